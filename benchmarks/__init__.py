@@ -1,0 +1,1 @@
+"""Benchmarks and experiments; each is one command that can be stopped and resumed."""
