@@ -1,0 +1,291 @@
+"""The file ``dataset.json``: what a data set holds, and the checks that keep its splits honest.
+
+One source domain is divided into train, validation and test; every other domain is unseen, and so is test only. A file
+that breaks this is refused at load, because a leak between splits shows up as good numbers and as nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from mixstyleflow_monai.artifacts import sha256_file, write_json
+from mixstyleflow_monai.data.schema_checks import did_you_mean, raise_problems, schema_problems
+
+DATASET_FILE = "dataset.json"
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image (2-D image or 3-D volume) with its label.
+
+    Attributes:
+        id: unique in the data set.
+        domain: site, scanner or camera.
+        group: cases of one group (a patient, near-duplicate fields) are always in one split.
+        split: ``"train"``, ``"validation"`` or ``"test"``.
+        image: absolute path of the image.
+        label: absolute path of the label, an integer map of 0 and the values that the regions use.
+        sha256: hashes of both files, keys ``"image"`` and ``"label"``.
+        spacing: millimetres along each array axis, or None where it is not known.
+    """
+
+    id: str
+    domain: str
+    group: str
+    split: str
+    image: Path
+    label: Path
+    sha256: dict[str, str] = field(hash=False)
+    spacing: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class DatasetDescription:
+    """A checked ``dataset.json``; make one with :func:`load_dataset`.
+
+    Attributes:
+        path: absolute path of the JSON file.
+        name: name of the data set.
+        spatial_dims: 2 or 3.
+        channels: image channels, the same in all cases.
+        regions: label values of each region; regions may overlap.
+        source_domain: the one domain that is trained on.
+        cases: all cases, in the order of the file.
+        processing: free facts on how the data set was made.
+        sha256: hash of the JSON file as it was read.
+    """
+
+    path: Path
+    name: str
+    spatial_dims: int
+    channels: int
+    regions: dict[str, list[int]] = field(hash=False)
+    source_domain: str
+    cases: tuple[Case, ...]
+    processing: dict[str, Any] = field(hash=False)
+    sha256: str
+
+    @property
+    def domains(self) -> list[str]:
+        """All domains: the source first, then the others in alphabetical order."""
+        return [self.source_domain, *self.unseen_domains]
+
+    @property
+    def unseen_domains(self) -> list[str]:
+        """The domains that are never trained on, in alphabetical order."""
+        return sorted({case.domain for case in self.cases} - {self.source_domain})
+
+    def select(self, split: str | None = None, domain: str | None = None) -> tuple[Case, ...]:
+        """Return the cases of one split and one domain; None means all.
+
+        Raises:
+            ValueError: no such split or domain.
+        """
+        if split is not None and split not in SPLITS:
+            raise ValueError(
+                f"{self.path}: no split {split!r}, allowed: {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}"
+            )
+        if domain is not None and domain not in self.domains:
+            hint = did_you_mean(domain, self.domains)
+            raise ValueError(f"{self.path}: no domain {domain!r}, allowed: {', '.join(self.domains)}{hint}")
+        return tuple(case for case in self.cases if split in (None, case.split) and domain in (None, case.domain))
+
+    def datalist(self, split: str | None = None, domain: str | None = None) -> list[dict[str, str]]:
+        """Return :meth:`select` as a MONAI datalist with the keys image, label, case_id and domain."""
+        return [
+            {"image": str(case.image), "label": str(case.label), "case_id": case.id, "domain": case.domain}
+            for case in self.select(split, domain)
+        ]
+
+
+@dataclass(frozen=True)
+class HashMismatch:
+    """A file that is not the one that the data set was made with; ``found`` is None where it is missing."""
+
+    case_id: str
+    kind: str
+    path: Path
+    recorded: str
+    found: str | None
+
+
+def load_dataset(dataset_dir: str | os.PathLike[str], *, check_files: bool = True) -> DatasetDescription:
+    """Read and check a data set.
+
+    Args:
+        dataset_dir: folder that holds ``dataset.json``, or the path of such a file.
+        check_files: also check that every image and label exists. Contents are compared by :func:`verify_hashes`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file breaks the schema or the rules of the splits; lists all problems.
+    """
+    path = _json_path(dataset_dir)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. Make a data set with `python -m data_prep`.")
+    raw = path.read_bytes()
+    try:
+        content = json.loads(raw)
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error}). Write it again with `python -m data_prep`.") from error
+    raise_problems(path, _problems(content, path.parent.resolve(), check_files=check_files))
+    return DatasetDescription(
+        path=path,
+        name=content["name"],
+        spatial_dims=content["spatial_dims"],
+        channels=content["channels"],
+        regions=content["regions"],
+        source_domain=content["source_domain"],
+        cases=tuple(_case(entry, path.parent.resolve()) for entry in content["cases"]),
+        processing=content.get("processing", {}),
+        sha256=hashlib.sha256(raw).hexdigest(),
+    )
+
+
+def save_dataset(dataset_dir: str | os.PathLike[str], content: Mapping[str, Any], *, check_files: bool = True) -> Path:
+    """Check ``content`` as :func:`load_dataset` would and write it as ``dataset.json``, atomically.
+
+    Images and labels must be in place before, because their existence is checked.
+
+    Returns:
+        The absolute path of the written file.
+
+    Raises:
+        ValueError: the content breaks the schema or the rules of the splits; nothing is written.
+    """
+    path = _json_path(dataset_dir)
+    raise_problems(path, _problems(content, path.parent.resolve(), check_files=check_files))
+    write_json(path, content)
+    return path
+
+
+def verify_hashes(description: DatasetDescription) -> Iterator[HashMismatch]:
+    """Yield every image and label whose content differs from what ``dataset.json`` records (reads all files)."""
+    for case in description.cases:
+        for kind, path in (("image", case.image), ("label", case.label)):
+            found = sha256_file(path) if path.is_file() else None
+            if found != case.sha256[kind]:
+                yield HashMismatch(case.id, kind, path, case.sha256[kind], found)
+
+
+def _json_path(dataset_dir: str | os.PathLike[str]) -> Path:
+    path = Path(os.path.abspath(dataset_dir))
+    return path if path.suffix == ".json" else path / DATASET_FILE
+
+
+def _case(entry: Mapping[str, Any], folder: Path) -> Case:
+    spacing = entry["spacing"]
+    return Case(
+        id=entry["id"],
+        domain=entry["domain"],
+        group=entry["group"],
+        split=entry["split"],
+        image=Path(os.path.normpath(folder / entry["image"])),
+        label=Path(os.path.normpath(folder / entry["label"])),
+        sha256=dict(entry["sha256"]),
+        spacing=None if spacing is None else tuple(float(value) for value in spacing),
+    )
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads(Path(__file__).with_name("dataset_schema.json").read_text(encoding="utf-8"))
+    return schema
+
+
+def _problems(content: Any, folder: Path, *, check_files: bool) -> list[str]:
+    """Collect all problems; the rules of the splits are looked at only where the schema holds."""
+    problems = schema_problems(_schema(), content)
+    if problems:
+        return problems
+    cases: list[dict[str, Any]] = content["cases"]
+    problems += _id_problems(cases)
+    problems += _source_problems(cases, content["source_domain"])
+    problems += _leak_problems(cases)
+    problems += _spacing_problems(cases, content["spatial_dims"])
+    problems += _path_problems(cases, folder, check_files=check_files)
+    return problems
+
+
+def _id_problems(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    counts = Counter(case["id"] for case in cases)
+    return [
+        f"cases: id {name!r} is used {count} times; ids must be unique, so put the domain in front"
+        for name, count in counts.items()
+        if count > 1
+    ]
+
+
+def _source_problems(cases: Sequence[Mapping[str, Any]], source: str) -> list[str]:
+    domains = sorted({case["domain"] for case in cases})
+    if source not in domains:
+        hint = did_you_mean(source, domains)
+        return [f"source_domain: no case is of the domain {source!r}; the cases have {', '.join(domains)}{hint}"]
+    problems = [
+        f"case {case['id']!r}: split {case['split']!r}, but its domain {case['domain']!r} is not the source "
+        f"{source!r}; an unseen domain may only be in 'test'"
+        for case in cases
+        if case["domain"] != source and case["split"] != "test"
+    ]
+    present = {case["split"] for case in cases if case["domain"] == source}
+    problems += [
+        f"cases: the source domain {source!r} has no {split!r} case; "
+        f"it needs at least one in each of {', '.join(SPLITS)}"
+        for split in SPLITS
+        if split not in present
+    ]
+    return problems
+
+
+def _leak_problems(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Find groups, images and files that are in two splits."""
+    splits_of: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for case in cases:
+        splits_of[f"group {case['group']!r} of the domain {case['domain']!r}", "group"].setdefault(
+            case["split"], case["id"]
+        )
+        splits_of[f"image hash {case['sha256']['image'][:12]}...", "image"].setdefault(case["split"], case["id"])
+    remedy = {
+        "group": "put the whole group into one split",
+        "image": "the files are identical: remove one, or give both the same group and split",
+    }
+    return [
+        f"{what} is in two splits: "
+        + ", ".join(f"{name!r} in {split!r}" for split, name in found.items())
+        + f"; {remedy[kind]}"
+        for (what, kind), found in splits_of.items()
+        if len(found) > 1
+    ]
+
+
+def _spacing_problems(cases: Sequence[Mapping[str, Any]], spatial_dims: int) -> list[str]:
+    return [
+        f"case {case['id']!r}: spacing {case['spacing']} has {len(case['spacing'])} values, "
+        f"spatial_dims is {spatial_dims}; give one value in mm for each axis, or null"
+        for case in cases
+        if case["spacing"] is not None and len(case["spacing"]) != spatial_dims
+    ]
+
+
+def _path_problems(cases: Sequence[Mapping[str, Any]], folder: Path, *, check_files: bool) -> list[str]:
+    problems = []
+    for case in cases:
+        for kind in ("image", "label"):
+            path = case[kind]
+            if Path(path).is_absolute() or PureWindowsPath(path).is_absolute():
+                problems.append(f"case {case['id']!r}: {kind} {path!r} is absolute; write it relative to dataset.json")
+            elif check_files and not os.path.isfile(os.path.normpath(folder / path)):
+                problems.append(
+                    f"case {case['id']!r}: {kind} {path!r} does not exist (looked in {folder}); "
+                    "restore the file or make the data set again"
+                )
+    return problems
