@@ -1,0 +1,144 @@
+"""Inputs and outputs of inference: lists of images, and label maps written on the images' own grid."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import NibabelWriter, PILWriter
+from monai.transforms import Compose, SaveImaged
+from torch.utils.data import Dataset
+
+from mixstyleflow_monai.artifacts import atomic_path
+from mixstyleflow_monai.data.dataset_description import load_dataset
+
+IMAGE_SUFFIXES = (".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+def inference_datalist(
+    images: str | os.PathLike[str] | Sequence[str] | None,
+    dataset_dir: str | os.PathLike[str],
+    *,
+    source_only: bool = False,
+) -> list[dict[str, str]]:
+    """Return the images to segment as a MONAI datalist.
+
+    Args:
+        images: a file, a folder (read recursively), a glob pattern, or a list of files; None for the test cases of
+            the data set.
+        dataset_dir: data set that is used where ``images`` is None.
+        source_only: take only the source domain's test cases of the data set.
+
+    Raises:
+        FileNotFoundError: nothing found.
+        ValueError: a file that is no image by its suffix.
+    """
+    if images is None:
+        description = load_dataset(dataset_dir)
+        cases = description.datalist("test", description.source_domain if source_only else None)
+        return [{key: item[key] for key in ("image", "case_id", "domain")} for item in cases]
+    if isinstance(images, str | os.PathLike):
+        path = Path(images)
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file() and _is_image(p))
+        elif path.is_file():
+            files = [path]
+        else:
+            files = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor) if path.anchor else path)))
+    else:
+        files = [Path(p) for p in images]
+    if not files:
+        raise FileNotFoundError(
+            f"{images}: no images found. Give a file, a folder or a pattern of files that end in "
+            f"{', '.join(IMAGE_SUFFIXES)}."
+        )
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no such file.")
+        if not _is_image(file):
+            raise ValueError(f"{file}: not an image by its name, allowed are {', '.join(IMAGE_SUFFIXES)}.")
+    return [{"image": str(file.resolve()), "case_id": file.name.split(".")[0], "domain": ""} for file in files]
+
+
+def common_folder(datalist: Sequence[Mapping[str, Any]]) -> str:
+    """Return the deepest folder that holds all images, so that outputs can mirror the folders below it."""
+    return os.path.commonpath([os.path.dirname(os.path.abspath(item["image"])) for item in datalist])
+
+
+def _is_image(path: Path) -> bool:
+    return path.name.lower().endswith(IMAGE_SUFFIXES)
+
+
+class ImageSlices(Dataset[dict[str, torch.Tensor]]):
+    """Unlabelled slices for looking at: each image, and of each volume its middle slice.
+
+    Args:
+        data: MONAI datalist with ``image``.
+        transform: deterministic transform to (C, H, W[, D]).
+        max_slices: how many at most, evenly spread over the list.
+    """
+
+    def __init__(self, data: Sequence[Mapping[str, Any]], transform: Compose, max_slices: int = 24) -> None:
+        self.data = list(data)[:: max(1, len(data) // max_slices)][:max_slices]
+        self.transform = transform
+
+    def __len__(self) -> int:
+        """Return the number of slices."""
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """Return ``{"image": (C, H, W)}``."""
+        image = torch.as_tensor(self.transform(dict(self.data[index]))["image"]).as_subclass(torch.Tensor)
+        return {"image": image if image.ndim == 3 else image[..., image.shape[-1] // 2].contiguous()}
+
+
+class AtomicNibabelWriter(NibabelWriter):
+    """MONAI's NIfTI writer, with a temporary name and a rename."""
+
+    def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
+        """Write the file."""
+        with atomic_path(filename) as partial:
+            super().write(str(partial), verbose=verbose, **kwargs)
+
+
+class AtomicPILWriter(PILWriter):
+    """MONAI's PNG writer, with a temporary name and a rename."""
+
+    def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
+        """Write the file."""
+        with atomic_path(filename) as partial:
+            super().write(str(partial), verbose=verbose, **kwargs)
+
+
+class SaveLabeld(SaveImaged):
+    """Save integer label maps, uint8, as NIfTI (volumes) or PNG (images), named ``<image>_seg``.
+
+    A subclass of MONAI's transform, so that MONAI Label, which saves results itself, knows to leave it out.
+
+    Args:
+        keys: label maps (1, H, W[, D]) with the metadata of their image.
+        output_dir: folder to write to.
+        data_root_dir: folders of the image below this one are repeated below ``output_dir``.
+    """
+
+    def __init__(self, keys: Any, output_dir: str | os.PathLike[str], data_root_dir: str = "") -> None:
+        settings: dict[str, Any] = {
+            "output_dir": output_dir,
+            "data_root_dir": data_root_dir,
+            "output_postfix": "seg",
+            "separate_folder": False,
+            "resample": False,
+            "output_dtype": np.uint8,
+            "print_log": False,
+        }
+        super().__init__(keys, output_ext=".nii.gz", writer=AtomicNibabelWriter, **settings)
+        self.planar = SaveImaged(keys, output_ext=".png", writer=AtomicPILWriter, **settings)
+
+    def __call__(self, data: Any) -> Any:
+        """Write the label maps of one item."""
+        key = next(iter(self.keys))
+        return self.planar(data) if data[key].ndim == 3 else super().__call__(data)

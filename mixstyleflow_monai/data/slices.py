@@ -1,0 +1,169 @@
+"""Training slices: cached deterministic part, fresh augmentation, seeded order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import CacheDataset, DataLoader
+from monai.data.utils import list_data_collate
+from monai.transforms import Compose, Randomizable
+from torch.utils.data import Dataset, RandomSampler
+
+SLICE_CHOICES = ("all", "labelled")
+
+
+class SliceDataset(Dataset[Any], Randomizable):
+    """The 2-D slices of a list of cases; a 2-D image is one slice.
+
+    The transform is deterministic and runs once a case; its result is cached. Augmentation runs at every access.
+
+    Args:
+        data: MONAI datalist, items with ``image`` and ``label`` paths.
+        transform: deterministic transform to ``image`` (C, H, W[, D]) float and ``label`` (K, H, W[, D]) uint8.
+        augmentation: random transform of one slice, or None.
+        keep_plain: if True, an item is the list [augmented, plain] of the same slice, which MONAI's collate makes
+            two images of the batch.
+        slices: "all", or "labelled" for slices with a label only (a 2-D image is always kept).
+        cache_rate: share of cases kept in memory, in [0, 1].
+        num_workers: processes that fill the cache.
+        progress: show a progress bar while caching.
+
+    Raises:
+        ValueError: no data, an unknown choice, or no slice left.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Compose,
+        *,
+        augmentation: Compose | None = None,
+        keep_plain: bool = False,
+        slices: str = "all",
+        cache_rate: float = 1.0,
+        num_workers: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        if not data:
+            raise ValueError("SliceDataset: the list of cases is empty. Check the splits in dataset.json.")
+        if slices not in SLICE_CHOICES:
+            raise ValueError(f"slices={slices!r}: expected one of {SLICE_CHOICES}.")
+        self.data = data
+        self.augmentation = augmentation
+        self.keep_plain = keep_plain
+        self.cases = CacheDataset(
+            list(data), transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress, copy_cache=False
+        )
+        self.index: list[tuple[int, int | None]] = []
+        for number in range(len(self.cases)):
+            self.index += self._slices_of(number, slices)
+        if not self.index:
+            raise ValueError(f"SliceDataset: none of the {len(data)} cases has a labelled slice. Check the labels.")
+
+    def _slices_of(self, number: int, slices: str) -> list[tuple[int, int | None]]:
+        case = self.cases[number]
+        image, label = case["image"], case["label"]
+        if image.shape[1:] != label.shape[1:]:
+            raise ValueError(
+                f"{self.data[number]['image']}: image grid {tuple(image.shape[1:])} and label grid "
+                f"{tuple(label.shape[1:])} differ. Image and label must have the same size and orientation."
+            )
+        if image.ndim == 3:
+            return [(number, None)]
+        keep = range(image.shape[-1])
+        if slices == "labelled":
+            # A target that varies over the slice has a border in it, for regions and for exclusive classes alike.
+            pixels = label.flatten(1, 2)
+            labelled = (pixels.amax(1) != pixels.amin(1)).any(0)
+            return [(number, k) for k in keep if bool(labelled[k])]
+        return [(number, k) for k in keep]
+
+    def __len__(self) -> int:
+        """Return the number of slices."""
+        return len(self.index)
+
+    def __getitem__(self, index: int) -> Any:
+        """Return the plain item, or [augmented, plain]."""
+        number, position = self.index[index]
+        case = self.cases[number]
+        # Plain tensors: augmentation of MetaTensors costs several times as much, and nothing inverts it.
+        item = {
+            key: torch.as_tensor(_slice(case[key], position)).as_subclass(torch.Tensor).float()
+            for key in ("image", "label")
+        }
+        if self.augmentation is None:
+            return item
+        augmented = self.augmentation(dict(item))
+        augmented = {key: torch.as_tensor(augmented[key]).as_subclass(torch.Tensor).float() for key in item}
+        return [augmented, item] if self.keep_plain else augmented
+
+    def set_random_state(self, seed: int | None = None, state: Any = None) -> SliceDataset:
+        """Seed the augmentation. MONAI's DataLoader calls this in every worker."""
+        super().set_random_state(seed, state)
+        if self.augmentation is not None:
+            self.augmentation.set_random_state(seed, state)
+        return self
+
+
+def _slice(volume: torch.Tensor, position: int | None) -> torch.Tensor:
+    return volume if position is None else volume[..., position]
+
+
+class TrainingLoader(DataLoader):
+    """Batches of training slices whose order and augmentation depend on the seed and the epoch alone.
+
+    Args:
+        dataset: slices, with a method ``set_random_state``.
+        batch_size: images a step, B. With ``keep_plain`` a step takes B/2 slices, each augmented and plain.
+        seed: of the run.
+        epoch_length: steps an epoch; None for one pass over the slices (at least one step).
+        num_workers: processes that augment.
+
+    Raises:
+        ValueError: an odd batch size with ``keep_plain``, or one below 1.
+    """
+
+    def __init__(
+        self,
+        dataset: SliceDataset,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epoch_length: int | None = None,
+        num_workers: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        copies = 2 if dataset.keep_plain else 1
+        if batch_size < copies or batch_size % copies:
+            raise ValueError(
+                f"batch_size={batch_size}: expected a positive multiple of {copies}, because each slice comes "
+                "augmented and plain. Use an even number."
+            )
+        per_step = batch_size // copies
+        steps = epoch_length or max(1, len(dataset) // per_step)
+        self.seed = seed
+        self.order = torch.Generator().manual_seed(seed)
+        # num_samples above the number of slices strings permutations together, so every batch is full.
+        sampler = RandomSampler(dataset, num_samples=steps * per_step, generator=self.order)
+        super().__init__(
+            dataset,
+            num_workers=num_workers,
+            batch_size=per_step,
+            sampler=sampler,
+            generator=self.order,
+            collate_fn=list_data_collate,
+            **kwargs,
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Seed order and augmentation for an epoch, counted from 1, so that a resumed run sees what it would have."""
+        seed = epoch_seed(self.seed, epoch)
+        self.order.manual_seed(seed)
+        self.dataset.set_random_state(seed % 2**32)
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Return a seed for one epoch of a run; different for all (seed, epoch) with epoch below a million."""
+    return seed * 1_000_003 + epoch

@@ -1,0 +1,170 @@
+"""The task: what a network must be told about its images and labels, from training to deployment.
+
+Phase I takes these facts from the data set and its configuration; they travel in the manifest beside each model, so
+that evaluation and inference cannot be run with another size, spacing or region list than training was.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
+
+from mixstyleflow_monai.artifacts import manifest_path, read_manifest
+from mixstyleflow_monai.data.dataset_description import DatasetDescription, load_dataset
+from mixstyleflow_monai.data.regions import RegionEncoding
+from mixstyleflow_monai.data.transforms import LABEL_KEY, preprocessing
+
+VOLUME_PERCENTILES = (2.0, 98.0)
+"""Intensity percentiles to which volumes are clipped, as in the prepared prostate set of MaxStyle."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Shape and meaning of a network's input and output.
+
+    Attributes:
+        in_channels: image channels.
+        regions: region name -> label values, in channel order.
+        image_size: (H, W) of the network's input in pixels, multiples of 16.
+        spatial_dims: 2 for images, 3 for volumes that are read slice by slice.
+        pixel_spacing: (mm, mm) in plane to which volumes are resampled, or None to resize the whole slice.
+        percentiles: (low, high) clip of each case and channel, or None.
+        activation: "sigmoid" for a channel a region, "softmax" for exclusive classes.
+        image_activation: last activation of the image decoder, "sigmoid" or "instance_norm".
+    """
+
+    in_channels: int
+    regions: dict[str, list[int]]
+    image_size: tuple[int, int]
+    spatial_dims: int = 2
+    pixel_spacing: tuple[float, float] | None = None
+    percentiles: tuple[float, float] | None = None
+    activation: str = "sigmoid"
+    image_activation: str = "sigmoid"
+
+    def __post_init__(self) -> None:
+        """Normalise sequences and check the values."""
+        size = tuple(int(n) for n in self.image_size)
+        if len(size) != 2 or any(n < 16 or n % 16 for n in size):
+            padded = [max(16, (n + 15) // 16 * 16) for n in size]
+            raise ValueError(
+                f"image_size={list(size)}: expected two multiples of 16 (the encoder halves the size four times). "
+                f"Use {padded}."
+            )
+        object.__setattr__(self, "image_size", size)
+        if self.pixel_spacing is not None:
+            spacing = tuple(float(s) for s in self.pixel_spacing)
+            if len(spacing) != 2 or any(not s > 0 for s in spacing):
+                raise ValueError(f"pixel_spacing={list(spacing)}: expected two positive numbers in mm, or null.")
+            object.__setattr__(self, "pixel_spacing", spacing)
+        if self.percentiles is not None:
+            low, high = (float(p) for p in self.percentiles)
+            if not 0 <= low < high <= 100:
+                raise ValueError(f"percentiles={[low, high]}: expected 0 <= low < high <= 100, or null.")
+            object.__setattr__(self, "percentiles", (low, high))
+        object.__setattr__(self, "regions", {name: list(values) for name, values in self.regions.items()})
+        _ = self.encoding
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: DatasetDescription | str | os.PathLike[str],
+        image_size: Sequence[int],
+        *,
+        pixel_spacing: Sequence[float] | None = None,
+        percentiles: Sequence[float] | str | None = "auto",
+        **settings: Any,
+    ) -> Task:
+        """Take channels, regions and dimensions from a data set, the rest from the arguments.
+
+        ``percentiles="auto"`` clips volumes to their 2-98 percentiles and leaves 2-D images alone; ``pixel_spacing``
+        is used for volumes only, since 2-D images carry no spacing.
+        """
+        description = dataset if isinstance(dataset, DatasetDescription) else load_dataset(dataset)
+        volumes = description.spatial_dims == 3
+        if percentiles == "auto":
+            percentiles = VOLUME_PERCENTILES if volumes else None
+        return cls(
+            in_channels=description.channels,
+            regions=description.regions,
+            image_size=tuple(image_size),  # type: ignore[arg-type]
+            spatial_dims=description.spatial_dims,
+            pixel_spacing=pixel_spacing if volumes else None,  # type: ignore[arg-type]
+            percentiles=percentiles,  # type: ignore[arg-type]
+            **settings,
+        )
+
+    @classmethod
+    def from_model(cls, model_path: str | os.PathLike[str], defaults: Mapping[str, Any] | None = None) -> Task:
+        """Read the task from the manifest beside a model; the defaults where there is no model yet.
+
+        The defaults are what an untrained bundle describes, so that its network can be built, checked and exported.
+        """
+        if os.path.exists(model_path) and manifest_path(model_path).exists():
+            return cls(**read_manifest(model_path)["task"])
+        if defaults is None:
+            raise FileNotFoundError(f"{manifest_path(model_path)}: no such file. Train the phase that makes it first.")
+        return cls(**defaults)
+
+    def check_dataset(self, description: DatasetDescription) -> DatasetDescription:
+        """Return the data set if it is of this task.
+
+        Raises:
+            ValueError: other channels, dimensions or regions than the model was trained with; names both.
+        """
+        for name, own, found in (
+            ("channels", self.in_channels, description.channels),
+            ("spatial_dims", self.spatial_dims, description.spatial_dims),
+            ("regions", self.regions, description.regions),
+        ):
+            if own != found:
+                raise ValueError(
+                    f"{description.path}: {name} is {found}, but the model was trained with {own}. Give a data set of "
+                    "the same task, or train phase 1 on this one."
+                )
+        return description
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values that rebuild the task."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+    def with_image_size(self, image_size: Sequence[int]) -> Task:
+        """Return the task at another input size."""
+        return replace(self, image_size=tuple(image_size))  # type: ignore[arg-type]
+
+    @property
+    def encoding(self) -> RegionEncoding:
+        """Translator between label maps and channels."""
+        return RegionEncoding(self.regions, self.activation)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the network's segmentation output."""
+        return self.encoding.out_channels
+
+    def network_settings(self) -> dict[str, Any]:
+        """Return the arguments of `DualDecoderNet`."""
+        return {
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "image_activation": self.image_activation,
+        }
+
+    def training_preprocessing(self) -> Compose:
+        """Return transforms of image and label to the network's grid."""
+        return preprocessing(
+            self.image_size, pixel_spacing=self.pixel_spacing, percentiles=self.percentiles, encoding=self.encoding
+        )
+
+    def inference_preprocessing(self) -> Compose:
+        """Return transforms of the image alone."""
+        return preprocessing(self.image_size, pixel_spacing=self.pixel_spacing, percentiles=self.percentiles)
+
+    def evaluation_preprocessing(self) -> Compose:
+        """Return transforms of the image, with the label as it is on disk, on its original grid."""
+        load_label = [LoadImaged(LABEL_KEY, image_only=True), EnsureChannelFirstd(LABEL_KEY)]
+        return Compose([*self.inference_preprocessing().transforms, *load_label])

@@ -1,0 +1,199 @@
+"""The deterministic part of the input pipeline, the same for images and for volumes.
+
+A volume is a stack of slices along its last axis; everything here treats a 2-D image as it treats one slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirstd,
+    EnsureTyped,
+    InvertibleTransform,
+    LoadImaged,
+    MapTransform,
+    Orientationd,
+    Resized,
+    ResizeWithPadOrCropd,
+    ScaleIntensityRangePercentilesd,
+    Spacingd,
+)
+
+from mixstyleflow_monai.data.regions import RegionEncoding
+
+LABEL_KEY = "label"
+
+
+class InPlaneGeometryd(MapTransform, InvertibleTransform):
+    """Bring the in-plane grid to ``image_size``, whatever the number of spatial dimensions. Invertible.
+
+    Volumes are put into LPS order first, so that the slices of all sites face the same way, as DICOM shows them. With ``pixel_spacing``
+    they are resampled in plane to that spacing and cropped or zero-padded around the centre; the slice thickness stays.
+    Otherwise, and for 2-D images (which have no known spacing), the whole image is resized.
+
+    Args:
+        keys: what to change; ``"label"`` is interpolated by nearest neighbour, all else linearly.
+        image_size: (H, W) in pixels.
+        pixel_spacing: (mm, mm) in plane, or None.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, image_size: Sequence[int], pixel_spacing: Sequence[float] | None = None
+    ) -> None:
+        super().__init__(keys)
+        size = tuple(int(n) for n in image_size)
+        labels = [key == LABEL_KEY for key in self.keys]
+        linear = ["nearest" if is_label else "bilinear" for is_label in labels]
+        area = ["nearest" if is_label else "bilinear" for is_label in labels]
+        # Without the low-pass a large photograph aliases when it becomes a small one.
+        smooth = [not is_label for is_label in labels]
+        self.planar = Compose([Resized(self.keys, size, mode=area, anti_aliasing=smooth)])
+        orientation = Orientationd(self.keys, axcodes="LPS", labels=None)
+        if pixel_spacing is None:
+            trilinear = ["nearest" if is_label else "trilinear" for is_label in labels]
+            self.volumetric = Compose(
+                [orientation, Resized(self.keys, (*size, -1), mode=trilinear, anti_aliasing=False)]
+            )
+        else:
+            spacing = (float(pixel_spacing[0]), float(pixel_spacing[1]), -1.0)
+            self.volumetric = Compose(
+                [
+                    orientation,
+                    Spacingd(self.keys, pixdim=spacing, mode=linear),
+                    ResizeWithPadOrCropd(self.keys, spatial_size=(*size, -1)),
+                ]
+            )
+
+    def _chain(self, data: Mapping[Hashable, Any]) -> Compose:
+        key = next(key for key in self.keys if key in data)
+        return self.volumetric if data[key].ndim == 4 else self.planar
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Apply to (C, H, W) or (C, H, W, D) tensors."""
+        return dict(self._chain(data)(dict(data)))
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Go back to the original grid."""
+        return dict(self._chain(data).inverse(dict(data)))
+
+
+class ScaleSlicesToUnitRanged(MapTransform):
+    """Scale every channel of every slice to [0, 1] by its own minimum and maximum; a constant slice becomes 0."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Apply to (C, H, W) or (C, H, W, D) tensors."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            image = result[key]
+            low, high = image.amin(dim=(1, 2), keepdim=True), image.amax(dim=(1, 2), keepdim=True)
+            result[key] = (image - low) / (high - low).clamp_min(1e-6)
+        return result
+
+
+class EncodeRegionsd(MapTransform):
+    """Turn an integer label map (1, ...) into the network's target channels, uint8 (out_channels, ...)."""
+
+    def __init__(self, keys: KeysCollection, encoding: RegionEncoding) -> None:
+        super().__init__(keys)
+        self.encoding = encoding
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Apply to the keys."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            label = result[key]
+            result[key] = self.encoding.target(torch.as_tensor(label))
+        return result
+
+
+class RegionProbabilitiesd(MapTransform):
+    """Turn logits (out_channels, ...) into region probabilities (K, ...)."""
+
+    def __init__(self, keys: KeysCollection, encoding: RegionEncoding) -> None:
+        super().__init__(keys)
+        self.encoding = encoding
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Apply to the keys."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.encoding.probabilities(result[key][None])[0]
+        return result
+
+
+class RegionMasksd(MapTransform):
+    """Turn the logits ``pred`` and the training target ``label`` into binary region masks, for metrics.
+
+    Region probabilities above 0.5 are inside.
+    """
+
+    def __init__(self, encoding: RegionEncoding) -> None:
+        super().__init__(("pred", LABEL_KEY))
+        self.encoding = encoding
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Apply to (out_channels, ...) tensors."""
+        result = dict(data)
+        result["pred"] = (self.encoding.probabilities(result["pred"][None])[0] > 0.5).float()
+        result[LABEL_KEY] = self.encoding.masks_of_target(result[LABEL_KEY][None])[0]
+        return result
+
+
+class LabelMapd(MapTransform):
+    """Turn region probabilities (K, ...) into one integer label map, uint8 (1, ...), nested regions resolved."""
+
+    def __init__(self, keys: KeysCollection, encoding: RegionEncoding) -> None:
+        super().__init__(keys)
+        self.encoding = encoding
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Apply to the keys."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.encoding.label_map(result[key])
+        return result
+
+
+def preprocessing(
+    image_size: Sequence[int],
+    *,
+    pixel_spacing: Sequence[float] | None = None,
+    percentiles: Sequence[float] | None = None,
+    encoding: RegionEncoding | None = None,
+) -> Compose:
+    """Return the deterministic transforms from files to network input.
+
+    Load, clip each case to its intensity percentiles, bring it to the network's grid, scale each slice to [0, 1].
+
+    Args:
+        image_size: (H, W) of the network's input, multiples of 16.
+        pixel_spacing: see `InPlaneGeometryd`.
+        percentiles: (low, high) in [0, 100] over the whole case and channel, or None for no clipping.
+        encoding: if given, ``"label"`` is loaded as well and becomes the training target on the network's grid.
+
+    Returns:
+        Transform of ``{"image": path, ...}``; image float32 (C, H, W[, D]) in [0, 1], a `MetaTensor` whose geometry
+        ``Invertd`` can undo.
+    """
+    keys = ["image"] if encoding is None else ["image", LABEL_KEY]
+    steps: list[Any] = [
+        LoadImaged(keys, image_only=True),
+        EnsureChannelFirstd(keys),
+        EnsureTyped(keys, dtype=torch.float32),
+    ]
+    if percentiles is not None:
+        low, high = percentiles
+        steps.append(
+            ScaleIntensityRangePercentilesd(
+                "image", lower=low, upper=high, b_min=0, b_max=1, clip=True, channel_wise=True
+            )
+        )
+    steps += [InPlaneGeometryd(keys, image_size, pixel_spacing), ScaleSlicesToUnitRanged("image")]
+    if encoding is not None:
+        steps.append(EncodeRegionsd(LABEL_KEY, encoding))
+    return Compose(steps)

@@ -1,0 +1,50 @@
+"""Engines: MONAI trainers of the phases and the Ignite handlers they use."""
+
+from mixstyleflow_monai.engines.handlers import (
+    BestModel,
+    EpochSeeding,
+    LossProgressBar,
+    PublishModel,
+    ResumableCheckpoint,
+    ResumeCheckpoint,
+    latest_checkpoint,
+    load_network,
+    save_state_dict,
+)
+from mixstyleflow_monai.engines.lineage import copy_network, load_style_flows, training_facts
+from mixstyleflow_monai.engines.segmentation_trainer import DualDecoderTrainer, denoising_input
+from mixstyleflow_monai.engines.style_flow_trainer import (
+    StyleFlowEvaluator,
+    StyleFlowTrainer,
+    StyleStatisticsLoader,
+    mean_log_likelihood,
+)
+from mixstyleflow_monai.engines.style_preview import StyleFlowReport, StylePanels, StylePreview
+from mixstyleflow_monai.engines.style_statistics import StyleStatisticsDataset, gather_statistics, style_statistics_file
+
+__all__ = [
+    "BestModel",
+    "DualDecoderTrainer",
+    "EpochSeeding",
+    "LossProgressBar",
+    "PublishModel",
+    "ResumableCheckpoint",
+    "ResumeCheckpoint",
+    "StyleFlowEvaluator",
+    "StyleFlowReport",
+    "StyleFlowTrainer",
+    "StylePanels",
+    "StylePreview",
+    "StyleStatisticsDataset",
+    "StyleStatisticsLoader",
+    "copy_network",
+    "denoising_input",
+    "gather_statistics",
+    "latest_checkpoint",
+    "load_network",
+    "load_style_flows",
+    "mean_log_likelihood",
+    "save_state_dict",
+    "style_statistics_file",
+    "training_facts",
+]

@@ -1,0 +1,210 @@
+"""Ignite handlers that MONAI does not have: seeding by epoch, the best model, publishing, a progress bar."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers.tqdm_logger import ProgressBar
+from monai.handlers import CheckpointLoader, CheckpointSaver
+from torch import nn
+
+from mixstyleflow_monai.artifacts import atomic_path, write_manifest
+
+logger = logging.getLogger(__name__)
+CHECKPOINT_PATTERN = re.compile(r"checkpoint_epoch=(\d+)\.pt")
+
+
+class EpochSeeding:
+    """Call ``engine.set_epoch(epoch)`` before every epoch, so that a resumed run repeats what it would have drawn."""
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer that has ``set_epoch``."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Any) -> None:
+        """Seed the engine's epoch."""
+        engine.set_epoch(engine.state.epoch)
+
+
+class LossProgressBar:
+    """Ignite's progress bar over the steps of an epoch, with the running loss.
+
+    Args:
+        description: text before the bar.
+        show_loss: whether the engine's output has a loss.
+    """
+
+    def __init__(self, description: str, show_loss: bool = True) -> None:
+        self.show_loss = show_loss
+        self.bar = ProgressBar(desc=description, persist=False, mininterval=1.0)
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to any engine."""
+        transform = (lambda output: {"loss": float(output[0]["loss"])}) if self.show_loss else None
+        self.bar.attach(engine, output_transform=transform)
+
+
+class ResumableCheckpoint(CheckpointSaver):
+    """MONAI's `CheckpointSaver` of the last epoch, with the engine's own state (epoch, iteration) included.
+
+    A configuration cannot name the trainer inside the trainer's handlers, so it is added on attaching.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer."""
+        self.save_dict["trainer"] = engine
+        super().attach(engine)
+
+
+class ResumeCheckpoint(CheckpointLoader):
+    """MONAI's `CheckpointLoader` of what `ResumableCheckpoint` saved."""
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer."""
+        self.load_dict["trainer"] = engine
+        super().attach(engine)
+
+
+class BestModel:
+    """Keep the weights of the best validation so far. Attach to the evaluator.
+
+    The best metric is part of this handler's state, so that a resumed run does not take its first validation for the
+    best one.
+
+    Args:
+        network: module whose weights are saved.
+        path: where, as a bare CPU state dict.
+    """
+
+    def __init__(self, network: nn.Module, path: str | os.PathLike[str]) -> None:
+        self.network = network
+        self.path = Path(path)
+        self.best_metric: float | None = None
+        self.best_epoch = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator with a key metric."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        """Save if the key metric is better than ever."""
+        name = engine.state.key_metric_name
+        value = engine.state.metrics.get(name)
+        if value is None or value != value:
+            return
+        if self.best_metric is None or value > self.best_metric:
+            self.best_metric, self.best_epoch = float(value), int(engine.state.epoch)
+            save_state_dict(self.network, self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best metric and its epoch."""
+        return {"best_metric": self.best_metric, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.best_metric, self.best_epoch = state["best_metric"], state["best_epoch"]
+
+
+class PublishModel:
+    """At the end of training write the artifact that the next phase opens, and its manifest.
+
+    Args:
+        path: the artifact, for example ``models/model.pt``.
+        kind: see `mixstyleflow_monai.artifacts.write_manifest`.
+        best: the evaluator's `BestModel`, whose file is published; the last weights if it has none.
+        network: module that trains.
+        save: how to write it: called with (module, path). Default: a bare CPU state dict.
+        made_from: artifacts that this one was made from.
+        facts: further manifest entries.
+        selection: "best" on source validation, or "last".
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        kind: str,
+        network: nn.Module,
+        best: BestModel | None = None,
+        *,
+        save: Callable[[Any, Path], None] | None = None,
+        made_from: Mapping[str, str | os.PathLike[str]] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        selection: str = "best",
+    ) -> None:
+        if selection not in ("best", "last"):
+            raise ValueError(f"selection={selection!r}: expected 'best' (source validation) or 'last'.")
+        self.path = Path(path)
+        self.kind = kind
+        self.network = network
+        self.best = best
+        self.save = save or save_state_dict
+        self.made_from = made_from
+        self.facts = dict(facts or {})
+        self.selection = selection
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        """Write artifact and manifest."""
+        chosen: dict[str, Any] = {"selection": "last", "epoch": int(engine.state.epoch)}
+        if self.selection == "best" and self.best is not None and self.best.path.exists():
+            state = torch.load(self.best.path, map_location="cpu", weights_only=True)
+            self.network.load_state_dict(state)
+            chosen = {"selection": "best source validation", **self.best.state_dict()}
+        self.save(self.network, self.path)
+        write_manifest(self.path, self.kind, made_from=self.made_from, facts={**self.facts, "checkpoint": chosen})
+        logger.info("wrote %s (%s)", self.path, chosen)
+
+
+def save_state_dict(network: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write the bare state dict on the CPU, atomically."""
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    with atomic_path(path) as partial:
+        torch.save(state, partial)
+
+
+def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:
+    """Return the newest ``checkpoint_epoch=N.pt`` of a folder, or None."""
+    found = [(int(m[1]), p) for p in Path(directory).glob("*.pt") if (m := CHECKPOINT_PATTERN.fullmatch(p.name))]
+    return str(max(found)[1]) if found else None
+
+
+def load_network(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
+    """Load a bare state dict into a network and return it, strictly.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a state dict, or one of another network; names the first differences.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such file. Train the phase that makes it, or give its folder.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path}: cannot be read as PyTorch weights ({error}). Restore the file.") from error
+    state = state.get("model", state) if isinstance(state, dict) else {}
+    own = network.state_dict()
+    missing = sorted(set(own) - set(state))
+    foreign = sorted(set(state) - set(own))
+    shapes = [
+        f"{key}: file {tuple(state[key].shape)}, network {tuple(own[key].shape)}"
+        for key in own
+        if key in state and getattr(state[key], "shape", None) != own[key].shape
+    ]
+    if missing or foreign or shapes:
+        raise ValueError(
+            f"{path}: weights of another network. Differences, the first of each kind: missing {missing[:2]}, "
+            f"unknown {foreign[:2]}, shapes {shapes[:2]}. Channels and regions of the data set must be those of the "
+            "training; give the model of this task."
+        )
+    network.load_state_dict(state)
+    return network

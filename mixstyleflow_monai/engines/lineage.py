@@ -1,0 +1,92 @@
+"""What a phase records of its making, and what it checks of what it is given."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mixstyleflow_monai
+from mixstyleflow_monai.artifacts import (
+    atomic_path,
+    check_lineage,
+    manifest_path,
+    read_manifest,
+    write_json,
+)
+from mixstyleflow_monai.data import DatasetDescription, Task
+from mixstyleflow_monai.flows import StyleFlowBank
+
+
+def training_facts(
+    bundle: str,
+    phase: int,
+    description: DatasetDescription,
+    task: Task,
+    seed: int,
+    settings: Mapping[str, Any],
+    method: str | None = None,
+) -> dict[str, Any]:
+    """Return the manifest entries that say how an artifact was trained.
+
+    Args:
+        bundle: name of the bundle.
+        phase: 1, 2 or 3.
+        description: data set.
+        task: input and output of the network.
+        seed: of the run.
+        settings: numbers and names of the configuration that shaped the training.
+        method: name of the generalization method, for Phase III.
+    """
+    return {
+        "bundle": bundle,
+        "bundle_version": mixstyleflow_monai.__version__,
+        "phase": phase,
+        **({"method": method} if method else {}),
+        "seed": seed,
+        "source_domain": description.source_domain,
+        "dataset": {"name": description.name, "sha256": description.sha256},
+        "cases": {
+            split: [case.id for case in description.select(split, description.source_domain)]
+            for split in ("train", "validation")
+        },
+        "task": task.to_json(),
+        "settings": dict(settings),
+    }
+
+
+def load_style_flows(
+    path: str | os.PathLike[str], network_path: str | os.PathLike[str], device: str = "cpu"
+) -> StyleFlowBank:
+    """Load flows for a network, and refuse flows that describe another one.
+
+    Args:
+        path: ``style_flows.pt`` of Phase II, with its manifest.
+        network_path: ``model.pt`` that training starts from, with its manifest.
+        device: where to put the flows.
+    """
+    flows = read_manifest(path, kind="style_flows")
+    check_lineage(read_manifest(network_path, kind="segmentation_network"), flows)
+    return StyleFlowBank.load(path, map_location="cpu").to(device).eval()
+
+
+def copy_network(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> str:
+    """Copy a network and its manifest, so that a phase carries what it was made from; return the target's path.
+
+    The source's hash is checked against its manifest first. Nothing is done if the target is the same already.
+    """
+    manifest = read_manifest(source, kind="segmentation_network")
+    if Path(source).resolve() == Path(target).resolve():
+        return str(target)
+    if manifest_path(target).exists() and Path(target).exists():
+        try:
+            if read_manifest(target)["sha256"] == manifest["sha256"]:
+                return str(target)
+        except ValueError:
+            pass  # A damaged copy is replaced below.
+    with atomic_path(target) as partial:
+        shutil.copyfile(source, partial)
+    write_json(manifest_path(target), {**manifest, "file": Path(target).name})
+    return str(target)

@@ -1,0 +1,147 @@
+"""The training loop of Phase I and Phase III: the same one, with or without a stylizer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
+from monai.utils.enums import CommonKeys as Keys
+from torch import Tensor, nn
+
+from mixstyleflow_monai.data import epoch_seed
+from mixstyleflow_monai.losses import reconstruction_loss
+from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
+
+Stylizer = Callable[[DualDecoderNet, Tensor, Tensor], Tensor]
+"""(network, images, latent) -> hard examples of the same shape, without gradient."""
+
+logger = logging.getLogger(__name__)
+
+
+def denoising_input(images: Tensor, std: float, generator: torch.Generator | None = None) -> Tensor:
+    """Return x~ = clamp(x + std N(0, 1), min(x), max(x)), minimum and maximum over the whole batch."""
+    if std == 0:
+        return images
+    noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+    return (images + std * noise).clamp(float(images.min()), float(images.max()))
+
+
+class DualDecoderTrainer(SupervisedTrainer):
+    """MONAI trainer of a `DualDecoderNet`: segmentation and reconstruction, on images and on hard examples.
+
+    A step is: a clean pass on the noisy input, L = L_seg + w_rec * 0.5 MSE to the clean image; with a stylizer, a
+    second pass on hard examples with batch norm on batch statistics and its buffers untouched, whose reconstruction
+    target is the clean image; one backward for both (MixStyleFlow, MICCAI 2025).
+
+    Args:
+        stylizer: makes the hard examples, or None for Phase I and for the baseline.
+        noise_std: standard deviation of the denoising noise, for images in [0, 1].
+        reconstruction_weight: w_rec.
+        hard_weight: weight of the hard pass's loss.
+        freeze_hard_affine: no gradient for batch-norm weight and bias from the hard pass (official code).
+        max_skipped_steps: steps in a row with non-finite gradients after which training stops with an error.
+        seed: of the noise and, with a stylizer, of the styles; both start anew every epoch.
+        **kwargs: of `monai.engines.SupervisedTrainer`.
+    """
+
+    def __init__(
+        self,
+        *,
+        stylizer: Stylizer | None = None,
+        noise_std: float = 0.05,
+        reconstruction_weight: float = 1.0,
+        hard_weight: float = 1.0,
+        freeze_hard_affine: bool = False,
+        max_skipped_steps: int = 10,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        self.stylizer = stylizer
+        self.noise_std = noise_std
+        self.reconstruction_weight = reconstruction_weight
+        self.hard_weight = hard_weight
+        self.freeze_hard_affine = freeze_hard_affine
+        self.max_skipped_steps = max_skipped_steps
+        self.seed = seed
+        self.skipped_steps = 0
+        self.noise_generator = torch.Generator(device=kwargs["device"])
+        # Curves need no decollated copies of every training image.
+        super().__init__(**{"decollate": False, **kwargs})
+
+    def set_epoch(self, epoch: int) -> None:
+        """Seed noise, styles, slice order and augmentation for an epoch, counted from 1."""
+        seed = epoch_seed(self.seed, epoch)
+        self.noise_generator.manual_seed(seed)
+        for part, method in ((self.stylizer, "reseed"), (self.data_loader, "set_epoch")):
+            if hasattr(part, method):
+                getattr(part, method)(epoch if method == "set_epoch" else seed)
+
+    def _iteration(  # type: ignore[override]
+        self, engine: Any, batchdata: dict[str, Tensor]
+    ) -> list[dict[str, Any]]:
+        images, target = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)
+        network = engine.network
+        network.train()
+        engine.optimizer.zero_grad(set_to_none=True)
+        device = torch.device(engine.state.device)
+        with torch.autocast(device.type, enabled=engine.amp, **engine.amp_kwargs):
+            output = self._losses(network, images, target)
+        engine.state.output = output
+        engine.fire_event(IterationEvents.LOSS_COMPLETED)
+        self._step(engine, output[Keys.LOSS])
+        output.update({name: value.detach() for name, value in output.items() if name.startswith("loss")})
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        # A list, as MONAI's engines leave it after decollating: its handlers and trackers look for the first item.
+        return [output]
+
+    def _losses(self, network: nn.Module, images: Tensor, target: Tensor) -> dict[str, Any]:
+        latent, logits, clean = self._pass(network, denoising_input(images, self.noise_std, self.noise_generator))
+        segmentation = self.loss_function(logits, target)
+        reconstruction = reconstruction_loss(clean, images)
+        total = segmentation + self.reconstruction_weight * reconstruction
+        losses = {"loss_segmentation": segmentation, "loss_reconstruction": reconstruction}
+        if self.stylizer is not None:
+            hard = self.stylizer(network, images, latent)  # type: ignore[arg-type]
+            with untracked_batch_norm(network, freeze_affine=self.freeze_hard_affine):
+                _, hard_logits, hard_clean = self._pass(network, hard)
+            losses["loss_hard_segmentation"] = self.loss_function(hard_logits, target)
+            losses["loss_hard_reconstruction"] = reconstruction_loss(hard_clean, images)
+            total = total + self.hard_weight * (
+                losses["loss_hard_segmentation"] + self.reconstruction_weight * losses["loss_hard_reconstruction"]
+            )
+        return {Keys.IMAGE: images, Keys.LABEL: target, Keys.PRED: logits.detach(), Keys.LOSS: total, **losses}
+
+    @staticmethod
+    def _pass(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        latent = network.encode(images)  # type: ignore[operator]
+        logits = network.decode_segmentation(latent)  # type: ignore[operator]
+        return latent, logits, network.decode_image(latent)  # type: ignore[operator]
+
+    def _step(self, engine: Any, loss: Tensor) -> None:
+        """Backward and update; a step with non-finite gradients is skipped and counted."""
+        scaler = engine.scaler if engine.amp and torch.device(engine.state.device).type == "cuda" else None
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        if scaler is not None:
+            # The scaler skips non-finite steps itself and lowers its scale.
+            scaler.step(engine.optimizer)
+            scaler.update()
+            return
+        gradients = [p.grad for p in engine.network.parameters() if p.grad is not None]
+        if bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
+            engine.optimizer.step()
+            self.skipped_steps = 0
+            return
+        self.skipped_steps += 1
+        logger.warning(
+            "step %d: non-finite gradients, skipped (%d in a row)", engine.state.iteration, self.skipped_steps
+        )
+        if self.skipped_steps >= self.max_skipped_steps:
+            raise RuntimeError(
+                f"{self.skipped_steps} steps in a row had non-finite gradients, the last with loss {float(loss)}. "
+                "Lower the learning rate or the temperatures, or check the images for non-finite values."
+            )

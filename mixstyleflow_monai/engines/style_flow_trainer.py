@@ -1,0 +1,112 @@
+"""Phase II, second half: fit the flows to the gathered statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from ignite.metrics import Average
+from monai.data import DataLoader
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.engines.utils import IterationEvents
+from monai.utils.enums import CommonKeys as Keys
+from torch import Tensor
+
+from mixstyleflow_monai.data import epoch_seed
+from mixstyleflow_monai.engines.style_statistics import Statistics, StyleStatisticsDataset
+from mixstyleflow_monai.flows import StyleFlowBank
+
+
+def statistics_of(batch: dict[str, Tensor], device: str | torch.device) -> Statistics:
+    """Return a batch of `StyleStatisticsDataset` items as level -> (mean, std) on a device."""
+    levels = sorted({int(key.split(".")[0]) for key in batch})
+    return {level: (batch[f"{level}.mean"].to(device), batch[f"{level}.std"].to(device)) for level in levels}
+
+
+class StyleStatisticsLoader(DataLoader):
+    """Batches of statistics rows in an order that depends on seed and epoch alone."""
+
+    def __init__(self, dataset: StyleStatisticsDataset, batch_size: int, *, shuffle: bool, seed: int = 0) -> None:
+        self.seed = seed
+        self.order = torch.Generator().manual_seed(seed)
+        super().__init__(
+            dataset,
+            num_workers=0,
+            batch_size=min(batch_size, len(dataset)),
+            shuffle=shuffle,
+            drop_last=shuffle,
+            generator=self.order,
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Seed the order of an epoch, counted from 1."""
+        self.order.manual_seed(epoch_seed(self.seed, epoch))
+
+
+class StyleFlowTrainer(SupervisedTrainer):
+    """MONAI trainer of a `StyleFlowBank`: the sum of the flows' mean negative log-likelihoods.
+
+    The flows share no parameter; one step updates all of them. Each flow's gradient norm is clipped on its own.
+
+    Args:
+        gradient_clip: largest gradient norm of a flow.
+        **kwargs: of `monai.engines.SupervisedTrainer`; ``loss_function`` is not used.
+    """
+
+    def __init__(self, *, gradient_clip: float = 5.0, **kwargs: Any) -> None:
+        self.gradient_clip = gradient_clip
+        super().__init__(**{"decollate": False, "loss_function": torch.nn.Identity(), **kwargs})
+        self.add_event_handler(Events.STARTED, self._initialise_flows)
+
+    @staticmethod
+    def _initialise_flows(engine: Any) -> None:
+        if not engine.network.is_initialized:
+            # The whole training set, not a first batch, sets ActNorm and the envelope.
+            dataset: StyleStatisticsDataset = engine.data_loader.dataset
+            engine.network.initialize(dataset.statistics)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Seed the order of an epoch."""
+        self.data_loader.set_epoch(epoch)  # type: ignore[union-attr]
+
+    def _iteration(  # type: ignore[override]
+        self, engine: Any, batchdata: dict[str, Tensor]
+    ) -> list[dict[str, Any]]:
+        engine.network.train()
+        engine.optimizer.zero_grad(set_to_none=True)
+        losses = engine.network.negative_log_likelihood(statistics_of(batchdata, engine.state.device))
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
+        for flow in (*engine.network.mean_flows.values(), *engine.network.spread_flows.values()):
+            torch.nn.utils.clip_grad_norm_(flow.parameters(), self.gradient_clip, error_if_nonfinite=True)
+        engine.optimizer.step()
+        engine.state.output = [{Keys.LOSS: total.detach()}]
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return list(engine.state.output)
+
+
+class StyleFlowEvaluator(SupervisedEvaluator):
+    """MONAI evaluator of a `StyleFlowBank`: log-likelihood a dimension, larger is better.
+
+    Output: ``log_likelihood``, the mean over rows and flows of the log-density divided by the number of channels, in
+    nats. Give all rows as one batch, so that the mean over batches is the mean over rows.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"decollate": False, **kwargs})
+
+    def _iteration(self, engine: Any, batchdata: dict[str, Tensor]) -> dict[str, Any]:
+        bank: StyleFlowBank = engine.network
+        statistics = statistics_of(batchdata, engine.state.device)
+        with torch.no_grad(), engine.mode(bank):
+            losses = bank.negative_log_likelihood(statistics)
+        a_dimension = [-float(loss) / statistics[level][0].shape[1] for (level, _), loss in losses.items()]
+        engine.state.output = {"log_likelihood": sum(a_dimension) / len(a_dimension)}
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return dict(engine.state.output)
+
+
+def mean_log_likelihood() -> Average:
+    """Return the metric of `StyleFlowEvaluator`: mean of ``log_likelihood`` over batches, in nats a dimension."""
+    return Average(output_transform=lambda output: output["log_likelihood"])

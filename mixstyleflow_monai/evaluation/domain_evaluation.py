@@ -1,0 +1,121 @@
+"""Ignite handler that turns an evaluator's predictions into per-domain results."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from torch import Tensor
+
+from mixstyleflow_monai.artifacts import write_json
+from mixstyleflow_monai.data import RegionEncoding
+from mixstyleflow_monai.evaluation.metrics import CaseResult, dice_percent, surface_distance
+from mixstyleflow_monai.evaluation.summary import Record, print_table, summarise, write_cases
+
+logger = logging.getLogger(__name__)
+
+
+class DomainEvaluation:
+    """Compare label maps with references on the original grid and write ``evaluation.json`` and ``.csv``.
+
+    Attach to an evaluator whose output items hold ``pred``, an integer label map (1, ...) on the original grid, and
+    ``label``, the reference (1, ...) as on disk, and whose batch items hold ``case_id`` and ``domain``.
+
+    Args:
+        encoding: regions of the label values.
+        source_domain: name of the domain that was trained on.
+        output_dir: folder to write to.
+        phase: 1 or 3.
+        seed: of the training.
+        trained_on: source domain of the training, if known; it must be the data set's.
+        facts: further entries of the record.
+        show_table: print the table at the end.
+    """
+
+    def __init__(
+        self,
+        encoding: RegionEncoding,
+        source_domain: str,
+        output_dir: str | os.PathLike[str],
+        *,
+        phase: int,
+        seed: int = 0,
+        trained_on: str | None = None,
+        facts: Mapping[str, Any] | None = None,
+        show_table: bool = True,
+    ) -> None:
+        if trained_on not in (None, source_domain):
+            raise ValueError(
+                f"the model was trained on {trained_on!r}, but the data set's source domain is {source_domain!r}: its "
+                f"training cases would count as unseen. Use `python -m data_prep resplit --source {trained_on}`."
+            )
+        self.encoding = encoding
+        self.source_domain = source_domain
+        self.output_dir = Path(output_dir)
+        self.phase = phase
+        self.seed = seed
+        self.facts = dict(facts or {})
+        self.show_table = show_table
+        self.results: list[CaseResult] = []
+        self.record: Record = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _start(self, engine: Any) -> None:
+        self.results = []
+
+    def _collect(self, engine: Any) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            self.results += compare_case(
+                output["pred"], output["label"], self.encoding, case_id=item["case_id"], domain=item["domain"]
+            )
+
+    def _finish(self, engine: Any) -> None:
+        self.record = summarise(self.results, self.source_domain, phase=self.phase, seed=self.seed, facts=self.facts)
+        write_cases(self.output_dir / "evaluation.csv", self.results, phase=self.phase, seed=self.seed)
+        write_json(self.output_dir / "evaluation.json", self.record)
+        engine.state.metrics.update({f"{name}_dice": self.record[f"{name}_mean_dice"] for name in ("source", "unseen")})
+        logger.info("wrote %s", self.output_dir / "evaluation.json")
+        if self.show_table:
+            print_table([self.record])
+
+
+def compare_case(
+    prediction: Tensor, label: Tensor, encoding: RegionEncoding, *, case_id: str, domain: str
+) -> list[CaseResult]:
+    """Return a row a region for one case.
+
+    Args:
+        prediction: label map (1, H, W[, D]).
+        label: reference of the same shape; as a `MetaTensor` of a volume its affine gives the voxel size in mm.
+        encoding: regions.
+        case_id: id of the case.
+        domain: its domain.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if prediction.shape != label.shape:
+        raise ValueError(
+            f"case {case_id}: prediction {tuple(prediction.shape)} and label {tuple(label.shape)} are on different "
+            "grids. Image and label files must have the same size; check the data set."
+        )
+    volume = label.ndim == 4
+    spacing = [float(s) for s in label.pixdim] if volume and isinstance(label, MetaTensor) else None
+    predicted = encoding.masks(torch.as_tensor(prediction).as_subclass(torch.Tensor))
+    reference = encoding.masks(torch.as_tensor(label).as_subclass(torch.Tensor))
+    unit = "mm" if spacing is not None else "px"
+    return [
+        CaseResult(case_id, domain, name, dice_percent(p, r), surface_distance(p, r, spacing), unit)
+        for name, p, r in zip(encoding.names, predicted, reference, strict=True)
+    ]

@@ -1,0 +1,76 @@
+"""Figures of images, drawn with matplotlib's Agg canvas and written atomically."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from mixstyleflow_monai.artifacts import atomic_path
+
+CONTOUR_COLOURS = ("#ffd400", "#00d5ff", "#ff4fa3", "#7dff5c")
+
+
+def save_panel(
+    path: str | os.PathLike[str],
+    rows: Mapping[str, Tensor],
+    *,
+    contours: Mapping[str, Tensor] | None = None,
+    title: str = "",
+    column_titles: Sequence[str] = (),
+) -> None:
+    """Write a grid of images, a row a name and a column an image.
+
+    Args:
+        path: PNG to write.
+        rows: name -> images (N, c, H, W) in [0, 1], c = 1 or at least 3 (the first three are shown as colours). Rows
+            may have different N.
+        contours: name of a row -> region masks (N, K, H, W) drawn as outlines on it.
+        title: above the figure.
+        column_titles: above the columns.
+    """
+    columns = max(len(images) for images in rows.values())
+    cell = 1.5
+    figure = Figure(figsize=(cell * columns + 1.4, cell * len(rows) + 0.5), dpi=110, layout="compressed")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for row, (name, images) in zip(axes, rows.items(), strict=True):
+        masks = (contours or {}).get(name)
+        for column, axis in enumerate(row):
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if column >= len(images):
+                axis.axis("off")
+                continue
+            axis.imshow(displayable(images[column]), cmap="gray", vmin=0.0, vmax=1.0)
+            if masks is not None:
+                for region, mask in enumerate(masks[column].detach().cpu().float().numpy()):
+                    if mask.any() and not mask.all():
+                        colour = CONTOUR_COLOURS[region % len(CONTOUR_COLOURS)]
+                        axis.contour(_upright(mask), levels=[0.5], colors=[colour], linewidths=0.9)
+        row[0].set_ylabel(name, fontsize=7)
+    for axis, text in zip(axes[0], column_titles, strict=False):
+        axis.set_title(text, fontsize=7)
+    if title:
+        figure.suptitle(title, fontsize=9)
+    FigureCanvasAgg(figure)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png")
+
+
+def displayable(image: Tensor) -> np.ndarray:
+    """Return an image (c, H, W) as a numpy array for ``imshow``, upright.
+
+    MONAI's readers put the horizontal axis first (x, y); a display wants rows first.
+    """
+    array = image.detach().cpu().float().clamp(0, 1).numpy()
+    if array.shape[0] >= 3:
+        return np.stack([_upright(channel) for channel in array[:3]], axis=-1)
+    return _upright(array[0])
+
+
+def _upright(plane: np.ndarray) -> np.ndarray:
+    return plane.T
