@@ -1,0 +1,36 @@
+"""Commands of ``python -m mixstyleflow_monai``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import fire
+
+from mixstyleflow_monai.pipeline import run
+
+COMMANDS: dict[str, Callable[..., Any]] = {"run": run}
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Return the first error of a chain: MONAI wraps an error once for every configuration item it passes through."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; a mistake of the user's is one message on standard error and exit code 1, without a traceback."""
+    try:
+        fire.Fire(COMMANDS, command=arguments, name="python -m mixstyleflow_monai", serialize=lambda _: None)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    except Exception as error:
+        cause = root_cause(error)
+        if isinstance(cause, ValueError | FileNotFoundError | FileExistsError):
+            print(f"error: {cause}", file=sys.stderr)
+            return 1
+        raise
+    return 0

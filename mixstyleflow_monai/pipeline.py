@@ -1,0 +1,256 @@
+"""One command for the whole method: the three phases, the evaluation and its table."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mixstyleflow_monai.artifacts import atomic_path, manifest_path, read_manifest, sha256_file, write_json
+from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
+
+logger = logging.getLogger(__name__)
+BASELINE = "no_stylizer"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training of a run.
+
+    Attributes:
+        name: folder below the run's.
+        phase: 1, 2 or 3.
+        overlays: configuration files laid over the bundle's train.json, in order.
+        overrides: configuration values by id.
+        artifact: what it leaves, relative to its folder.
+    """
+
+    name: str
+    phase: int
+    overlays: tuple[str, ...]
+    overrides: Mapping[str, Any]
+    artifact: str = "models/model.pt"
+
+
+def run(
+    dataset_dir: str,
+    output_dir: str,
+    phases: str | int | Sequence[int] = (1, 2, 3),
+    seed: int = 0,
+    overlay: str | Sequence[str] = (),
+    baseline: bool = False,
+    bundles: str | None = None,
+    tracking: str | None = None,
+    **overrides: Any,
+) -> None:
+    """Train the three phases, evaluate Phase I and Phase III, print the table.
+
+    Stopped and started again with the same arguments it goes on where it was; what is done is skipped.
+
+    Args:
+        dataset_dir: folder with dataset.json.
+        output_dir: folder for everything that is written: phase1/, phase2/, phase3/, evaluation.json and .csv.
+        phases: which phases, for example 1,2,3; earlier ones must be done already if they are left out.
+        seed: of every phase.
+        overlay: names of overlay files in the bundles' configs folders, for example "demo"; a bundle without a file of
+            that name goes without it.
+        baseline: also train and evaluate the equal-steps baseline, Phase III without a stylizer, in baseline/.
+        bundles: folder of the bundles; default: the checkout's, or those that came with the package.
+        tracking: "mlflow" for MONAI's default tracking.
+        **overrides: configuration values of all phases by id, for example --max_epochs 20; "phaseN:" in front means
+            one phase only, for example --phase2:max_epochs 50.
+    """
+    description = _load_dataset(dataset_dir)
+    root = bundles_dir(bundles)
+    out = Path(output_dir).resolve()
+    wanted = _parse_phases(phases)
+    overlays = (overlay,) if isinstance(overlay, str) else tuple(overlay)
+    _check_overlays(root, overlays)
+    by_phase = _overrides_by_phase(root, overrides)
+    steps = _steps(root, out, str(description.path), wanted, seed, overlays, by_phase, baseline)
+    _check_same_request(out, description.sha256, seed, overlays, by_phase)
+    for step in steps:
+        _train(root, out, step, tracking)
+    evaluated = [step for step in steps if step.phase != 2]
+    for step in evaluated:
+        _evaluate(root, out, step, str(description.path), description.sha256)
+    if evaluated:
+        _collect(out)
+
+
+def _load_dataset(dataset_dir: str) -> Any:
+    from mixstyleflow_monai.data import load_dataset  # heavy import, not needed for --help
+
+    return load_dataset(str(dataset_dir))
+
+
+def _parse_phases(phases: str | int | Sequence[int]) -> tuple[int, ...]:
+    parts = phases.split(",") if isinstance(phases, str) else [phases] if isinstance(phases, int) else list(phases)
+    try:
+        numbers = tuple(sorted({int(part) for part in parts}))
+    except ValueError:
+        numbers = ()
+    if not numbers or not set(numbers) <= set(PHASE_BUNDLES):
+        raise ValueError(f"phases={phases!r}: expected some of 1, 2 and 3 separated by commas, for example 1,2,3.")
+    return numbers
+
+
+def _check_overlays(root: Path, overlays: Sequence[str]) -> None:
+    known = sorted({path.stem for name in PHASE_BUNDLES.values() for path in (root / name / "configs").glob("*.json")})
+    for overlay in overlays:
+        if not any((root / name / "configs" / f"{overlay}.json").is_file() for name in PHASE_BUNDLES.values()):
+            raise ValueError(f"overlay={overlay!r}: no bundle has configs/{overlay}.json. Known files: {known}.")
+
+
+def _overrides_by_phase(root: Path, overrides: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Sort overrides by phase; an id that no train.json has is a mistake, most likely in its spelling."""
+    by_phase: dict[int, dict[str, Any]] = {phase: {} for phase in PHASE_BUNDLES}
+    known = {
+        phase: set(json.loads((root / name / "configs" / "train.json").read_text(encoding="utf-8")))
+        for phase, name in PHASE_BUNDLES.items()
+    }
+    for key, value in overrides.items():
+        prefix, _, rest = key.rpartition(":")
+        if prefix and prefix not in {f"phase{phase}" for phase in PHASE_BUNDLES}:
+            raise ValueError(f"--{key}: expected phase1:, phase2: or phase3: in front of the colon.")
+        chosen = [int(prefix.removeprefix("phase"))] if prefix else list(PHASE_BUNDLES)
+        fitting = [phase for phase in chosen if rest.split("#")[0].split("::")[0] in known[phase]]
+        if not fitting:
+            everything = sorted(set().union(*(known[phase] for phase in chosen)))
+            raise ValueError(f"--{key}: no such option. Options are those of `run --help` and {', '.join(everything)}.")
+        for phase in fitting:
+            # A plain key never overrides one that was given for this phase alone.
+            if prefix:
+                by_phase[phase][rest] = value
+            else:
+                by_phase[phase].setdefault(rest, value)
+    return by_phase
+
+
+def _steps(
+    root: Path,
+    out: Path,
+    dataset: str,
+    phases: Sequence[int],
+    seed: int,
+    overlays: Sequence[str],
+    by_phase: Mapping[int, Mapping[str, Any]],
+    baseline: bool,
+) -> list[Step]:
+    steps: list[Step] = []
+    for phase in phases:
+        configs = root / PHASE_BUNDLES[phase] / "configs"
+        files = tuple(str(configs / f"{o}.json") for o in overlays if (configs / f"{o}.json").is_file())
+        common = {"dataset_dir": dataset, "seed": seed, "bundle_root": str(root / PHASE_BUNDLES[phase])}
+        if phase >= 2:
+            common["phase1_dir"] = str(out / "phase1")
+        if phase == 3:
+            common["phase2_dir"] = str(out / "phase2")
+        settings = {**common, **by_phase[phase]}
+        artifact = "models/style_flows.pt" if phase == 2 else "models/model.pt"
+        steps.append(Step(f"phase{phase}", phase, files, settings, artifact))
+        if phase == 3 and baseline:
+            no_stylizer = str(configs / "methods" / f"{BASELINE}.json")
+            steps.append(Step("baseline", phase, (*files, no_stylizer), settings))
+    return steps
+
+
+def _check_same_request(
+    out: Path, dataset_sha256: str, seed: int, overlays: Sequence[str], by_phase: Mapping[int, Mapping[str, Any]]
+) -> None:
+    """Refuse to go on in a folder that holds a run with other settings: its results would be a mixture."""
+    request = {
+        "dataset_sha256": dataset_sha256,
+        "seed": seed,
+        "overlay": list(overlays),
+        **{f"phase {phase}": dict(values) for phase, values in by_phase.items()},
+    }
+    path = out / "run.json"
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        different = [
+            f"{key}: was {before.get(key)}, now {request.get(key)}"
+            for key in sorted({*before, *request})
+            if before.get(key) != json.loads(json.dumps(request.get(key)))
+        ]
+        if different:
+            raise ValueError(
+                f"{out}: holds a run with other settings ({'; '.join(different)}). Use the same settings to go on, or "
+                "another --output_dir for a new run."
+            )
+    write_json(path, request)
+
+
+def _train(root: Path, out: Path, step: Step, tracking: str | None) -> None:
+    folder = out / step.name
+    if _is_done(folder / step.artifact):
+        logger.info("%s is done, skipped", folder)
+        return
+    configs = root / PHASE_BUNDLES[step.phase] / "configs"
+    settings: dict[str, Any] = {**step.overrides, "output_dir": str(folder)}
+    if tracking:
+        settings["tracking"] = tracking
+    _run_bundle([str(configs / "train.json"), *step.overlays], settings)
+
+
+def _is_done(artifact: Path) -> bool:
+    """True if the artifact and its manifest belong together: both are written at the very end of a training."""
+    return artifact.is_file() and manifest_path(artifact).is_file() and bool(read_manifest(artifact))
+
+
+def _evaluate(root: Path, out: Path, step: Step, dataset: str, dataset_sha256: str) -> None:
+    folder = out / step.name
+    record_path = folder / "evaluation.json"
+    if record_path.is_file():
+        record = json.loads(record_path.read_text(encoding="utf-8"))
+        if record["model_sha256"] == sha256_file(folder / step.artifact) and record["dataset_sha256"] == dataset_sha256:
+            return
+    configs = root / PHASE_BUNDLES[step.phase] / "configs"
+    _run_bundle(
+        [str(configs / "evaluate.json")],
+        {
+            "dataset_dir": dataset,
+            "output_dir": str(folder),
+            "bundle_root": step.overrides["bundle_root"],
+            "show_table": False,
+        },
+    )
+
+
+def _run_bundle(files: list[str], settings: dict[str, Any]) -> None:
+    import monai.bundle
+
+    with warnings.catch_warnings():
+        # The configurations that are run here came with this package.
+        warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
+        configs = Path(files[0]).parent
+        monai.bundle.run(
+            config_file=files,
+            meta_file=str(configs / "metadata.json"),
+            logging_file=str(configs / "logging.conf"),
+            **settings,
+        )
+
+
+def _collect(out: Path) -> None:
+    """Join the evaluations of all trainings in this folder and print them side by side."""
+    from mixstyleflow_monai.evaluation import print_table
+
+    names = [name for name in ("phase1", "phase3", "baseline") if (out / name / "evaluation.json").is_file()]
+    records = [json.loads((out / name / "evaluation.json").read_text(encoding="utf-8")) for name in names]
+    tables = [
+        pd.read_csv(out / name / "evaluation.csv").assign(method=record.get("method", ""))
+        for name, record in zip(names, records, strict=True)
+    ]
+    write_json(out / "evaluation.json", records)
+    with atomic_path(out / "evaluation.csv") as partial:
+        pd.concat(tables).to_csv(partial, index=False)
+    print_table(records)
+    print(f"wrote {os.path.relpath(out / 'evaluation.json')} and evaluation.csv")
