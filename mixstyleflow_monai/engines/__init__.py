@@ -11,7 +11,7 @@ from mixstyleflow_monai.engines.handlers import (
     load_network,
     save_state_dict,
 )
-from mixstyleflow_monai.engines.lineage import copy_network, load_style_flows, training_facts
+from mixstyleflow_monai.engines.lineage import TrainingIdentity, copy_network, load_style_flows, training_facts
 from mixstyleflow_monai.engines.segmentation_trainer import DualDecoderTrainer, denoising_input
 from mixstyleflow_monai.engines.style_flow_trainer import (
     StyleFlowEvaluator,
@@ -37,6 +37,7 @@ __all__ = [
     "StylePreview",
     "StyleStatisticsDataset",
     "StyleStatisticsLoader",
+    "TrainingIdentity",
     "copy_network",
     "denoising_input",
     "gather_statistics",

@@ -58,9 +58,16 @@ class ResumableCheckpoint(CheckpointSaver):
     """
 
     def attach(self, engine: Engine) -> None:
-        """Attach to a trainer."""
+        """Attach to a trainer, after `ResumeCheckpoint`."""
         self.save_dict["trainer"] = engine
+        engine.add_event_handler(Events.STARTED, self._remove_abandoned)
         super().attach(engine)
+
+    def _remove_abandoned(self, engine: Any) -> None:
+        """Remove checkpoints ahead of this training: after a new start the next resume would take them for its own."""
+        for epoch, path in _checkpoints(self.save_dir):
+            if epoch > engine.state.epoch:
+                path.unlink()
 
 
 class ResumeCheckpoint(CheckpointLoader):
@@ -156,7 +163,8 @@ class PublishModel:
     def __call__(self, engine: Any) -> None:
         """Write artifact and manifest."""
         chosen: dict[str, Any] = {"selection": "last", "epoch": int(engine.state.epoch)}
-        if self.selection == "best" and self.best is not None and self.best.path.exists():
+        # Without a validation in this training, a file is what an earlier training left.
+        if self.selection == "best" and self.best is not None and self.best.best_metric is not None:
             state = torch.load(self.best.path, map_location="cpu", weights_only=True)
             self.network.load_state_dict(state)
             chosen = {"selection": "best source validation", **self.best.state_dict()}
@@ -174,8 +182,13 @@ def save_state_dict(network: nn.Module, path: str | os.PathLike[str]) -> None:
 
 def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:
     """Return the newest ``checkpoint_epoch=N.pt`` of a folder, or None."""
-    found = [(int(m[1]), p) for p in Path(directory).glob("*.pt") if (m := CHECKPOINT_PATTERN.fullmatch(p.name))]
+    found = _checkpoints(directory)
     return str(max(found)[1]) if found else None
+
+
+def _checkpoints(directory: str | os.PathLike[str]) -> list[tuple[int, Path]]:
+    """Return epoch and path of every ``checkpoint_epoch=N.pt`` of a folder."""
+    return [(int(m[1]), p) for p in Path(directory).glob("*.pt") if (m := CHECKPOINT_PATTERN.fullmatch(p.name))]
 
 
 def load_network(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:

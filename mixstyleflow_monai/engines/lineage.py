@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from mixstyleflow_monai.artifacts import (
     check_lineage,
     manifest_path,
     read_manifest,
+    sha256_file,
     write_json,
 )
 from mixstyleflow_monai.data import DatasetDescription, Task
@@ -55,6 +57,51 @@ def training_facts(
         "task": task.to_json(),
         "settings": dict(settings),
     }
+
+
+class TrainingIdentity:
+    """Which training a checkpoint is of, so that one of other data or settings is not resumed as if it were the same.
+
+    A part of the checkpoints: `load_state_dict` compares instead of loading. Only ``max_epochs`` may differ, to train
+    longer, and the version of the package.
+
+    Args:
+        facts: what `training_facts` returned.
+        made_from: artifacts that the training starts from; their hashes are compared.
+    """
+
+    def __init__(self, facts: Mapping[str, Any], made_from: Mapping[str, str | os.PathLike[str]] | None = None) -> None:
+        self.facts = facts
+        self.made_from = dict(made_from or {})
+
+    def state_dict(self) -> dict[str, str]:
+        """Return what must be the same, as JSON text by name."""
+        settings = {f"settings {name}": value for name, value in self.facts["settings"].items() if name != "max_epochs"}
+        hashes = {f"SHA-256 of {name}": sha256_file(path) for name, path in self.made_from.items()}
+        other = {name: value for name, value in self.facts.items() if name not in ("settings", "bundle_version")}
+        return {name: json.dumps(value) for name, value in {**other, **settings, **hashes}.items()}
+
+    def load_state_dict(self, state: Mapping[str, str]) -> None:
+        """Compare.
+
+        Raises:
+            ValueError: the checkpoint is of another training; names the differences.
+        """
+        own = self.state_dict()
+        different = [
+            f"{name}: was {_shortened(state.get(name))}, now {_shortened(own.get(name))}"
+            for name in sorted({*own, *state})
+            if own.get(name) != state.get(name)
+        ]
+        if different:
+            raise ValueError(
+                f"the checkpoint to resume is of another training ({'; '.join(different)}). Use the same data and "
+                "settings to go on, or start anew with --resume false or another --output_dir."
+            )
+
+
+def _shortened(text: str | None, length: int = 80) -> str:
+    return "absent" if text is None else text if len(text) <= length else f"{text[:length]}..."
 
 
 def load_style_flows(

@@ -1,0 +1,70 @@
+"""Tests of what a phase records and refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixstyleflow_monai.artifacts import read_manifest, write_manifest
+from mixstyleflow_monai.engines import copy_network, load_style_flows, save_state_dict
+from mixstyleflow_monai.flows import StyleFlowBank
+
+
+def write_network(path: Path, seed: int, parent: Path | None = None) -> Path:
+    torch.manual_seed(seed)
+    save_state_dict(torch.nn.Linear(2, 2), path)
+    write_manifest(path, "segmentation_network", made_from={} if parent is None else {"initial_network": parent})
+    return path
+
+
+def write_flows(path: Path, network: Path) -> Path:
+    bank = StyleFlowBank({2: 4}, {2: 2.0})
+    bank.initialize({2: (torch.randn(16, 4), torch.rand(16, 4) + 0.5)})
+    bank.save(path)
+    write_manifest(path, "style_flows", made_from={"network": network})
+    return path
+
+
+def test_flows_of_this_network_or_of_an_ancestor_load(tmp_path: Path) -> None:
+    network = write_network(tmp_path / "a.pt", 0)
+    flows = write_flows(tmp_path / "style_flows.pt", network)
+    child = write_network(tmp_path / "b.pt", 1, parent=network)
+    grandchild = write_network(tmp_path / "c.pt", 2, parent=child)
+    for start in (network, child, grandchild):
+        assert load_style_flows(flows, start).levels == (2,)
+
+
+def test_flows_of_another_network_are_refused_with_both_hashes(tmp_path: Path) -> None:
+    network, other = write_network(tmp_path / "a.pt", 0), write_network(tmp_path / "b.pt", 1)
+    flows = write_flows(tmp_path / "style_flows.pt", network)
+    with pytest.raises(ValueError, match=r"style_flows.pt: these flows describe the network") as error:
+        load_style_flows(flows, other)
+    for path in (network, other):
+        assert read_manifest(path)["sha256"][:12] in str(error.value)
+
+
+def test_damaged_flows_and_wrong_kinds_are_refused(tmp_path: Path) -> None:
+    network = write_network(tmp_path / "a.pt", 0)
+    flows = write_flows(tmp_path / "style_flows.pt", network)
+    with pytest.raises(ValueError, match="this is a 'segmentation_network', expected a 'style_flows'"):
+        load_style_flows(network, network)
+    with flows.open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(ValueError, match=r"style_flows.pt: SHA-256 .* differs"):
+        load_style_flows(flows, network)
+
+
+def test_copied_network_is_the_same_and_a_damaged_copy_is_replaced(tmp_path: Path) -> None:
+    network = write_network(tmp_path / "a.pt", 0)
+    target = tmp_path / "phase2" / "model.pt"
+    copy_network(network, target)
+    assert read_manifest(target)["sha256"] == read_manifest(network)["sha256"]
+    before = target.stat().st_mtime_ns
+    copy_network(network, target)
+    assert target.stat().st_mtime_ns == before
+    target.write_bytes(b"damaged")
+    copy_network(network, target)
+    assert target.read_bytes() == network.read_bytes()
+    assert copy_network(network, network) == str(network)

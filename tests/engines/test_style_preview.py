@@ -1,0 +1,152 @@
+"""Tests of previews and reports of styles."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from monai.transforms import Compose
+from PIL import Image
+from torch import Tensor
+
+from mixstyleflow_monai.data import RegionEncoding, SliceDataset
+from mixstyleflow_monai.engines import StyleFlowReport, StylePreview
+from mixstyleflow_monai.engines.style_preview import batch_dice, choose_slices, stylised_rows
+from mixstyleflow_monai.flows import StyleFlowBank
+from mixstyleflow_monai.networks import DualDecoderNet
+from mixstyleflow_monai.styles import FlowStyleMix
+
+ENCODING = RegionEncoding({"blob": [1]})
+STATISTICS = {
+    2: (torch.randn(40, 32) * 0.1, torch.rand(40, 32) + 0.5),
+    3: (torch.randn(40, 16) * 0.1, torch.rand(40, 16) + 0.5),
+    4: (torch.randn(40, 16) * 0.1, torch.rand(40, 16) + 0.5),
+}
+
+
+class Disc:
+    """Transform of {"number": n} to a disc whose size is n; no disc for 0."""
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Tensor]:
+        grid = torch.arange(32.0) - 15.5
+        disc = (grid[:, None] ** 2 + grid[None] ** 2 < float(data["number"]) ** 2)[None]
+        return {"image": 0.2 + 0.6 * disc.float(), "label": disc.to(torch.uint8)}
+
+
+@pytest.fixture
+def dataset() -> SliceDataset:
+    return SliceDataset([{"number": n} for n in (0, 4, 5, 6, 7, 8)], Compose([Disc()]), progress=False)
+
+
+@pytest.fixture
+def network() -> DualDecoderNet:
+    torch.manual_seed(0)
+    return DualDecoderNet(1, 1)
+
+
+@pytest.fixture
+def stylizer() -> FlowStyleMix:
+    bank = StyleFlowBank()
+    bank.initialize(STATISTICS)
+    return FlowStyleMix(bank)
+
+
+def engine_at(epoch: int, last: int) -> Any:
+    return SimpleNamespace(state=SimpleNamespace(epoch=epoch, max_epochs=last, metrics={}))
+
+
+def test_only_slices_with_foreground_are_chosen(dataset: SliceDataset) -> None:
+    images, target = choose_slices(dataset, 3, torch.device("cpu"))
+    assert images.shape == (3, 1, 32, 32)
+    assert bool(target.flatten(1).any(1).all())
+
+
+def test_dice_of_perfect_and_of_empty_predictions() -> None:
+    target = torch.zeros(2, 1, 8, 8)
+    target[0, 0, :4] = 1
+    perfect = torch.nn.Identity()
+    assert batch_dice(perfect, target * 20 - 10, target, ENCODING) == 100.0
+    assert batch_dice(perfect, torch.full_like(target, -10.0), target, ENCODING) == 50.0
+
+
+def test_preview_without_flows_measures_the_reconstruction(
+    tmp_path: Path, dataset: SliceDataset, network: DualDecoderNet
+) -> None:
+    engine = engine_at(2, 10)
+    preview = StylePreview(network, dataset, ENCODING, tmp_path, interval=2)
+    preview(engine)
+    assert set(engine.state.metrics) == {"reconstruction_psnr"}
+    with Image.open(tmp_path / "panels" / "epoch_0002.png") as panel:
+        assert min(panel.size) > 100
+    preview(engine_at(3, 10))
+    assert len(list((tmp_path / "panels").iterdir())) == 1
+    preview(engine_at(3, 3))
+    assert (tmp_path / "panels" / "epoch_0003.png").is_file()
+
+
+def test_preview_with_flows_judges_with_the_network_it_started_from(
+    tmp_path: Path, dataset: SliceDataset, network: DualDecoderNet, stylizer: FlowStyleMix
+) -> None:
+    preview = StylePreview(network, dataset, ENCODING, tmp_path, stylizer=stylizer)
+    first, rows = preview.measure()
+    assert set(first) == {"reconstruction_psnr", "plain_dice", "stylised_dice"}
+    assert list(rows) == ["image", "reconstruction", "in domain", "out of domain"]
+    with torch.no_grad():
+        for parameter in network.segmentation_decoder.parameters():
+            parameter.zero_()
+    second, _ = preview.measure()
+    assert second["plain_dice"] == first["plain_dice"]
+
+
+def test_preview_changes_neither_network_nor_stylizer(
+    tmp_path: Path, dataset: SliceDataset, network: DualDecoderNet, stylizer: FlowStyleMix
+) -> None:
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    state = stylizer.generator.get_state()
+    StylePreview(network, dataset, ENCODING, tmp_path, stylizer=stylizer).measure()
+    for key, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+    assert torch.equal(stylizer.generator.get_state(), state)
+    assert stylizer.temperatures == {}
+
+
+def test_out_of_domain_styles_are_wider(network: DualDecoderNet, stylizer: FlowStyleMix) -> None:
+    images = torch.rand(16, 1, 32, 32)
+    with torch.no_grad():
+        rows = stylised_rows(stylizer, network, images, network.encode(images))
+    moved = {name: float((row - images).abs().mean()) for name, row in rows.items()}
+    assert moved["out of domain"] > moved["in domain"] > 0
+
+
+@pytest.mark.parametrize(("psnr", "warned"), [(5.0, True), (35.0, False)])
+def test_poor_reconstruction_is_reported(
+    tmp_path: Path,
+    dataset: SliceDataset,
+    network: DualDecoderNet,
+    caplog: pytest.LogCaptureFixture,
+    psnr: float,
+    warned: bool,
+) -> None:
+    engine = engine_at(1, 1)
+    engine.state.metrics["reconstruction_psnr"] = psnr
+    with caplog.at_level(logging.WARNING):
+        StylePreview(network, dataset, ENCODING, tmp_path).warn_if_poor(engine)
+    assert ("reconstruction PSNR" in caplog.text) is warned
+
+
+def test_report_of_flows(
+    tmp_path: Path, dataset: SliceDataset, network: DualDecoderNet, stylizer: FlowStyleMix
+) -> None:
+    engine = engine_at(1, 1)
+    StyleFlowReport(stylizer.bank, network, dataset, ENCODING, tmp_path, statistics=STATISTICS)(engine)
+    report = json.loads((tmp_path / "style_report.json").read_text())
+    assert set(report["levels"]) == {"2", "3", "4"}
+    level = report["levels"]["2"]
+    assert level["spread_of_means_temperature_3.5"] > level["spread_of_means_temperature_1"]
+    assert "stylised_dice" in engine.state.metrics
+    assert (tmp_path / "panels" / "styles.png").is_file()

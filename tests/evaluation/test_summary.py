@@ -1,0 +1,88 @@
+"""Tests of the tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from mixstyleflow_monai.evaluation import CaseResult, print_table, summarise, write_cases
+
+RESULTS = [
+    CaseResult("s1", "home", "disc", 90.0, 1.0, "px"),
+    CaseResult("s1", "home", "cup", 80.0, 2.0, "px"),
+    CaseResult("s2", "home", "disc", 94.0, 3.0, "px"),
+    CaseResult("s2", "home", "cup", 70.0, math.nan, "px"),
+    CaseResult("a1", "far", "disc", 50.0, 9.0, "px"),
+    CaseResult("a1", "far", "cup", 30.0, 8.0, "px"),
+    CaseResult("b1", "farther", "disc", 20.0, math.nan, "px"),
+    CaseResult("b1", "farther", "cup", 0.0, math.nan, "px"),
+    CaseResult("b2", "farther", "disc", 40.0, math.nan, "px"),
+    CaseResult("b2", "farther", "cup", 20.0, math.nan, "px"),
+]
+
+
+def test_means_give_each_unseen_domain_the_same_weight() -> None:
+    record = summarise(RESULTS, "home", phase=3, seed=7)
+    assert record["source_mean_dice"] == pytest.approx((92 + 75) / 2)
+    assert record["unseen_mean_dice"] == pytest.approx(((50 + 30) / 2 + (30 + 10) / 2) / 2)
+    assert (record["phase"], record["seed"]) == (3, 7)
+
+
+def test_domains_have_roles_counts_and_spreads() -> None:
+    domains = summarise(RESULTS, "home", phase=1, seed=0)["domains"]
+    assert {name: domain["role"] for name, domain in domains.items()} == {
+        "home": "source",
+        "far": "unseen",
+        "farther": "unseen",
+    }
+    assert domains["home"]["n"] == 2
+    dice = domains["home"]["regions"]["disc"]["dice"]
+    assert dice == {"mean": 92.0, "sd": pytest.approx(np.std([90, 94], ddof=1))}
+    assert domains["home"]["regions"]["cup"]["asd_px"] == {"mean": 2.0, "sd": None, "n": 1}
+    assert domains["far"]["regions"]["disc"]["dice"]["sd"] is None
+
+
+def test_record_is_json_even_where_a_distance_is_undefined() -> None:
+    record = summarise(RESULTS, "home", phase=1, seed=0)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert record["domains"]["farther"]["regions"]["disc"]["asd_px"]["mean"] is None
+
+
+def test_without_unseen_domains_there_is_no_unseen_mean() -> None:
+    assert summarise(RESULTS[:4], "home", phase=1, seed=0)["unseen_mean_dice"] is None
+
+
+def test_csv_has_a_row_a_case_and_region(tmp_path: Path) -> None:
+    write_cases(tmp_path / "evaluation.csv", RESULTS, phase=3, seed=1)
+    with (tmp_path / "evaluation.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(RESULTS)
+    assert rows[3] == {
+        "phase": "3",
+        "seed": "1",
+        "case_id": "s2",
+        "domain": "home",
+        "region": "cup",
+        "dice": "70.0",
+        "asd": "",
+        "asd_unit": "px",
+    }
+
+
+def test_table_shows_records_side_by_side() -> None:
+    stream = StringIO()
+    records = [
+        summarise(RESULTS, "home", phase=1, seed=0),
+        summarise(RESULTS[:6], "home", phase=3, seed=0, facts={"method": "mixstyleflow"}),
+    ]
+    print_table(records, Console(file=stream, width=140))
+    text = stream.getvalue()
+    for expected in ("phase 1", "phase 3, mixstyleflow", "farther", "83.5", "20.0 ± 14.1"):
+        assert expected in text
