@@ -1,7 +1,7 @@
 """Seeds, runs and tables shared by the experiments.
 
 An experiment is a data set and a few settings. For every seed it runs ``python -m mixstyleflow_monai run`` with the
-baseline, which goes on where it was stopped, and then puts Phase I, the equal-steps baseline and Phase III side by side.
+baseline, which goes on where it was stopped, and puts Phase I, the equal-steps baseline and Phase III side by side.
 """
 
 from __future__ import annotations

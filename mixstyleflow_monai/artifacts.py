@@ -54,6 +54,17 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def save_tensors(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write ``content`` with ``torch.save``, atomically; the same content gives the same bytes.
+
+    Given a name, torch writes that name into the file, and the temporary one would change every hash.
+    """
+    import torch  # not needed by those who only read JSON
+
+    with atomic_path(path) as partial, open(partial, "wb") as stream:
+        torch.save(dict(content), stream)
+
+
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any] | list[Any]) -> None:
     """Write ``content`` as indented JSON, atomically. NaN is refused: JSON has no NaN."""
     with atomic_path(path) as partial:

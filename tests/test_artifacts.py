@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from mixstyleflow_monai.artifacts import (
     atomic_path,
@@ -14,6 +15,7 @@ from mixstyleflow_monai.artifacts import (
     git_commit,
     manifest_path,
     read_manifest,
+    save_tensors,
     sha256_file,
     software_versions,
     write_json,
@@ -52,6 +54,16 @@ def test_nan_is_refused_in_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_same_tensors_give_the_same_bytes_whatever_the_name(tmp_path: Path) -> None:
+    content = {"weight": torch.arange(6.0).reshape(2, 3), "config": {"levels": [2, 3]}}
+    save_tensors(tmp_path / "a.pt", content)
+    save_tensors(tmp_path / "other.pt", content)
+    assert sha256_file(tmp_path / "a.pt") == sha256_file(tmp_path / "other.pt")
+    loaded = torch.load(tmp_path / "a.pt", weights_only=True)
+    torch.testing.assert_close(loaded["weight"], content["weight"])
+    assert loaded["config"] == {"levels": [2, 3]}
 
 
 def test_manifest_records_sources_and_all_their_ancestors(tmp_path: Path) -> None:

@@ -1,12 +1,22 @@
-"""Data: the dataset description, regions, transforms and training slices."""
+"""Data: the dataset description, regions, transforms and training slices.
 
-from mixstyleflow_monai.data.augmentation import augmentation
-from mixstyleflow_monai.data.dataset_description import Case, DatasetDescription, load_dataset, save_dataset
-from mixstyleflow_monai.data.inference import ImageSlices, SaveLabeld, common_folder, inference_datalist
-from mixstyleflow_monai.data.regions import RegionEncoding
-from mixstyleflow_monai.data.slices import SliceDataset, TrainingLoader, epoch_seed
-from mixstyleflow_monai.data.task import Task
-from mixstyleflow_monai.data.transforms import LabelMapd, RegionMasksd, RegionProbabilitiesd, preprocessing
+Names are loaded when they are first used: reading a dataset description needs neither torch nor MONAI, and importing
+those two takes seconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixstyleflow_monai.data.augmentations import augmentation
+    from mixstyleflow_monai.data.dataset_description import Case, DatasetDescription, load_dataset, save_dataset
+    from mixstyleflow_monai.data.inference import ImageSlices, SaveLabeld, common_folder, inference_datalist
+    from mixstyleflow_monai.data.regions import RegionEncoding
+    from mixstyleflow_monai.data.slices import SliceDataset, TrainingLoader, epoch_seed
+    from mixstyleflow_monai.data.task import Task
+    from mixstyleflow_monai.data.transforms import LabelMapd, RegionMasksd, RegionProbabilitiesd, preprocessing
 
 __all__ = [
     "Case",
@@ -28,3 +38,28 @@ __all__ = [
     "preprocessing",
     "save_dataset",
 ]
+
+# No module here may have the name of something it exports: importing it would put the module in the name's place.
+_MODULE_OF = {
+    "augmentation": "augmentations",
+    **dict.fromkeys(("Case", "DatasetDescription", "load_dataset", "save_dataset"), "dataset_description"),
+    **dict.fromkeys(("ImageSlices", "SaveLabeld", "common_folder", "inference_datalist"), "inference"),
+    "RegionEncoding": "regions",
+    **dict.fromkeys(("SliceDataset", "TrainingLoader", "epoch_seed"), "slices"),
+    "Task": "task",
+    **dict.fromkeys(("LabelMapd", "RegionMasksd", "RegionProbabilitiesd", "preprocessing"), "transforms"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load an exported name from its module."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the exported names as well as those that are loaded."""
+    return sorted({*globals(), *__all__})

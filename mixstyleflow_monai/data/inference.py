@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def inference_datalist(
 
     Raises:
         FileNotFoundError: nothing found.
-        ValueError: a file that is no image by its suffix.
+        ValueError: a file that is no image by its suffix, or two files whose label maps would have one name.
     """
     if images is None:
         description = load_dataset(dataset_dir)
@@ -48,7 +49,8 @@ def inference_datalist(
         elif path.is_file():
             files = [path]
         else:
-            files = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor) if path.anchor else path)))
+            found = Path(path.anchor or ".").glob(str(path.relative_to(path.anchor) if path.anchor else path))
+            files = sorted(p for p in found if p.is_file())
     else:
         files = [Path(p) for p in images]
     if not files:
@@ -56,12 +58,21 @@ def inference_datalist(
             f"{images}: no images found. Give a file, a folder or a pattern of files that end in "
             f"{', '.join(IMAGE_SUFFIXES)}."
         )
+    by_output = defaultdict(set)
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file.")
         if not _is_image(file):
             raise ValueError(f"{file}: not an image by its name, allowed are {', '.join(IMAGE_SUFFIXES)}.")
-    return [{"image": str(file.resolve()), "case_id": file.name.split(".")[0], "domain": ""} for file in files]
+        by_output[_without_suffix(file), ".nii" in _suffix(file)].add(file.name)
+    for (name, _), names in by_output.items():
+        if len(names) > 1:
+            raise ValueError(
+                f"{name}: the label maps of {', '.join(sorted(names))} would have the same name. Segment them one "
+                "after the other into different folders."
+            )
+    # Not resolved: a link's own name is the one that its user knows.
+    return [{"image": os.path.abspath(f), "case_id": os.path.basename(_without_suffix(f)), "domain": ""} for f in files]
 
 
 def common_folder(datalist: Sequence[Mapping[str, Any]]) -> str:
@@ -69,8 +80,17 @@ def common_folder(datalist: Sequence[Mapping[str, Any]]) -> str:
     return os.path.commonpath([os.path.dirname(os.path.abspath(item["image"])) for item in datalist])
 
 
+def _suffix(path: Path) -> str:
+    """Return the suffix of an image in lower case, ``.nii.gz`` as one; "" for anything else."""
+    return max((s for s in IMAGE_SUFFIXES if path.name.lower().endswith(s)), key=len, default="")
+
+
+def _without_suffix(path: Path) -> str:
+    return os.path.abspath(path)[: -len(_suffix(path))]
+
+
 def _is_image(path: Path) -> bool:
-    return path.name.lower().endswith(IMAGE_SUFFIXES)
+    return _suffix(path) != ""
 
 
 class ImageSlices(Dataset[dict[str, torch.Tensor]]):
@@ -79,11 +99,12 @@ class ImageSlices(Dataset[dict[str, torch.Tensor]]):
     Args:
         data: MONAI datalist with ``image``.
         transform: deterministic transform to (C, H, W[, D]).
-        max_slices: how many at most, evenly spread over the list.
+        max_slices: how many at most, at least 1, evenly spread over the list.
     """
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Compose, max_slices: int = 24) -> None:
-        self.data = list(data)[:: max(1, len(data) // max_slices)][:max_slices]
+        chosen = np.linspace(0, len(data) - 1, min(len(data), max_slices)).round().astype(int)
+        self.data = [data[k] for k in chosen]
         self.transform = transform
 
     def __len__(self) -> int:
@@ -97,7 +118,14 @@ class ImageSlices(Dataset[dict[str, torch.Tensor]]):
 
 
 class AtomicNibabelWriter(NibabelWriter):
-    """MONAI's NIfTI writer, with a temporary name and a rename."""
+    """MONAI's NIfTI writer of a volume (1, H, W, D), with a temporary name and a rename."""
+
+    def set_data_array(self, data_array: Any, channel_dim: int | None = 0, **kwargs: Any) -> None:  # type: ignore[override]
+        """Take the data; a volume of one slice stays a volume, where MONAI would drop its last axis."""
+        volume = data_array if channel_dim is None else data_array[0]
+        super().set_data_array(volume, channel_dim=None, **{**kwargs, "squeeze_end_dims": False})
+        # Told that there is no channel, MONAI adds one of its own at the end.
+        self.data_obj = self.data_obj[..., 0]
 
     def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
         """Write the file."""

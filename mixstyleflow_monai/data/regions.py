@@ -18,11 +18,14 @@ class RegionEncoding:
     """Translate between label maps, network channels and region masks.
 
     Label values that belong to exactly the same regions cannot be told apart by those regions; they form one *class*,
-    written as the smallest of its values. Class 0 is the background.
+    written as the smallest of its values. Class 0 is the background; so are label values that no region has.
 
     Args:
-        regions: name -> label values above 0, for example ``{"disc": [1, 2], "cup": [2]}``.
+        regions: name -> label values from 1 to 255, for example ``{"disc": [1, 2], "cup": [2]}``.
         activation: "sigmoid" for a channel a region, "softmax" for a channel a class.
+
+    Raises:
+        ValueError: no region, a region without values, a value out of range or an unknown activation.
     """
 
     regions: Mapping[str, Sequence[int]]
@@ -32,8 +35,11 @@ class RegionEncoding:
         """Check the arguments."""
         if not self.regions or any(not values for values in self.regions.values()):
             raise ValueError(f"regions={dict(self.regions)}: expected at least one region with at least one value.")
-        if any(value < 1 for values in self.regions.values() for value in values):
-            raise ValueError(f"regions={dict(self.regions)}: label values must be at least 1; 0 is the background.")
+        if any(not 1 <= value <= 255 for values in self.regions.values() for value in values):
+            raise ValueError(
+                f"regions={dict(self.regions)}: label values must be from 1 to 255; 0 is the background, and label "
+                "maps have 8 bits. Give the regions other values."
+            )
         if self.activation not in ("sigmoid", "softmax"):
             raise ValueError(f"activation={self.activation!r}: expected 'sigmoid' or 'softmax'.")
 
@@ -63,14 +69,14 @@ class RegionEncoding:
 
     def masks(self, label: Tensor) -> Tensor:
         """Return region masks, bool (K, ...), of an integer label map (1, ...)."""
-        flat = label[0].round().long() if label.is_floating_point() else label[0].long()
+        flat = _as_integers(label)
         return torch.stack([_is_in(flat, values) for values in self.regions.values()])
 
     def target(self, label: Tensor) -> Tensor:
         """Return the training target, uint8 (out_channels, ...), of an integer label map (1, ...)."""
         if self.activation == "sigmoid":
             return self.masks(label).to(torch.uint8)
-        flat = label[0].round().long()
+        flat = _as_integers(label)
         foreground = [_is_in(flat, values) for values in self.classes[1:]]
         background = ~torch.stack(foreground).any(0)
         return torch.stack([background, *foreground]).to(torch.uint8)
@@ -101,6 +107,10 @@ class RegionEncoding:
         score = torch.einsum("ck,k...->c...", member, inside) + torch.einsum("ck,k...->c...", 1 - member, outside)
         values = torch.tensor([c[0] for c in self.classes], dtype=torch.uint8, device=p.device)
         return values[score.argmax(0)][None]
+
+
+def _as_integers(label: Tensor) -> Tensor:
+    return (label[0].round() if label.is_floating_point() else label[0]).long()
 
 
 def _is_in(label: Tensor, values: Sequence[int]) -> Tensor:

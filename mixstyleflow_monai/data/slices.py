@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.data import CacheDataset, DataLoader
+from monai.data import CacheDataset, DataLoader, MetaTensor
 from monai.data.utils import list_data_collate
 from monai.transforms import Compose, Randomizable
 from torch.utils.data import Dataset, RandomSampler
+
+from mixstyleflow_monai.data.transforms import EncodeRegionsd
 
 SLICE_CHOICES = ("all", "labelled")
 
@@ -27,11 +29,12 @@ class SliceDataset(Dataset[Any], Randomizable):
             two images of the batch.
         slices: "all", or "labelled" for slices with a label only (a 2-D image is always kept).
         cache_rate: share of cases kept in memory, in [0, 1].
-        num_workers: processes that fill the cache.
+        num_workers: threads that fill the cache; None for one a core.
         progress: show a progress bar while caching.
 
     Raises:
-        ValueError: no data, an unknown choice, or no slice left.
+        ValueError: no data, an unknown choice, no slice left, an image with non-finite values, or one that is on
+            another grid than its label; the last two name the file.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class SliceDataset(Dataset[Any], Randomizable):
         self.data = data
         self.augmentation = augmentation
         self.keep_plain = keep_plain
+        encoders = (step for step in transform.transforms if isinstance(step, EncodeRegionsd))
+        self.exclusive = any(step.encoding.activation == "softmax" for step in encoders)
         self.cases = CacheDataset(
             list(data), transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress, copy_cache=False
         )
@@ -65,11 +70,7 @@ class SliceDataset(Dataset[Any], Randomizable):
     def _slices_of(self, number: int, slices: str) -> list[tuple[int, int | None]]:
         case = self.cases[number]
         image, label = case["image"], case["label"]
-        if image.shape[1:] != label.shape[1:]:
-            raise ValueError(
-                f"{self.data[number]['image']}: image grid {tuple(image.shape[1:])} and label grid "
-                f"{tuple(label.shape[1:])} differ. Image and label must have the same size and orientation."
-            )
+        _check_pair(image, label, self.data[number])
         if image.ndim == 3:
             return [(number, None)]
         keep = range(image.shape[-1])
@@ -97,6 +98,10 @@ class SliceDataset(Dataset[Any], Randomizable):
             return item
         augmented = self.augmentation(dict(item))
         augmented = {key: torch.as_tensor(augmented[key]).as_subclass(torch.Tensor).float() for key in item}
+        if self.exclusive:
+            # Geometry fills with zeros, but what lies outside the image is background, which has a channel of its own.
+            foreground = augmented["label"][1:]
+            augmented["label"] = torch.cat([1.0 - foreground.amax(0, keepdim=True), foreground])
         return [augmented, item] if self.keep_plain else augmented
 
     def set_random_state(self, seed: int | None = None, state: Any = None) -> SliceDataset:
@@ -111,6 +116,30 @@ def _slice(volume: torch.Tensor, position: int | None) -> torch.Tensor:
     return volume if position is None else volume[..., position]
 
 
+def _check_pair(image: torch.Tensor, label: torch.Tensor, item: Mapping[str, Any]) -> None:
+    """Refuse what would train on nonsense: an image and a label of another grid, values that are no numbers.
+
+    The grids compared are those of the files, which the metadata keeps: on the network's grid all have one size.
+    """
+    grids = [tuple(map(int, getattr(t, "meta", {}).get("spatial_shape", t.shape[1:]))) for t in (image, label)]
+    same = grids[0] == grids[1] and image.shape[1:] == label.shape[1:]
+    where = ""
+    if same and image.ndim == 4 and isinstance(image, MetaTensor) and isinstance(label, MetaTensor):
+        affines = [torch.as_tensor(t.meta["original_affine"], dtype=torch.float64) for t in (image, label)]
+        # The farthest that a corner of the volume moves from one affine to the other, in mm.
+        corners = torch.cartesian_prod(*(torch.tensor([0.0, n]) for n in grids[0]), torch.ones(1)).double()
+        moved = float(torch.linalg.vector_norm((corners @ (affines[0] - affines[1]).T)[:, :3], dim=1).max())
+        same = moved < 0.5 * float(image.pixdim.min())
+        where = f", and their affines place a corner {moved:.3g} mm apart"
+    if not same:
+        raise ValueError(
+            f"{item['image']}: the image has the grid {grids[0]} and its label {item['label']} the grid "
+            f"{grids[1]}{where}. Both must have the same size, position and orientation."
+        )
+    if not bool(torch.isfinite(image).all()):
+        raise ValueError(f"{item['image']}: the image has values that are not finite. Replace them, for example by 0.")
+
+
 class TrainingLoader(DataLoader):
     """Batches of training slices whose order and augmentation depend on the seed and the epoch alone.
 
@@ -122,7 +151,7 @@ class TrainingLoader(DataLoader):
         num_workers: processes that augment.
 
     Raises:
-        ValueError: an odd batch size with ``keep_plain``, or one below 1.
+        ValueError: an odd batch size with ``keep_plain``, or one below 1; an epoch without steps.
     """
 
     def __init__(
@@ -141,8 +170,11 @@ class TrainingLoader(DataLoader):
                 f"batch_size={batch_size}: expected a positive multiple of {copies}, because each slice comes "
                 "augmented and plain. Use an even number."
             )
+        if epoch_length is not None and epoch_length < 1:
+            raise ValueError(f"epoch_length={epoch_length}: expected at least 1 step, or null for one pass.")
         per_step = batch_size // copies
-        steps = epoch_length or max(1, len(dataset) // per_step)
+        steps = epoch_length if epoch_length is not None else max(1, len(dataset) // per_step)
+        self.slices = dataset
         self.seed = seed
         self.order = torch.Generator().manual_seed(seed)
         # num_samples above the number of slices strings permutations together, so every batch is full.
@@ -161,7 +193,7 @@ class TrainingLoader(DataLoader):
         """Seed order and augmentation for an epoch, counted from 1, so that a resumed run sees what it would have."""
         seed = epoch_seed(self.seed, epoch)
         self.order.manual_seed(seed)
-        self.dataset.set_random_state(seed % 2**32)
+        self.slices.set_random_state(seed % 2**32)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -29,7 +29,8 @@ class Task:
     Attributes:
         in_channels: image channels.
         regions: region name -> label values, in channel order.
-        image_size: (H, W) of the network's input in pixels, multiples of 16.
+        image_size: (H, W) of the network's input in pixels, multiples of 16; see
+            `mixstyleflow_monai.data.transforms.InPlaneGeometryd`.
         spatial_dims: 2 for images, 3 for volumes that are read slice by slice.
         pixel_spacing: (mm, mm) in plane to which volumes are resampled, or None to resize the whole slice.
         percentiles: (low, high) clip of each case and channel, or None.
@@ -48,6 +49,10 @@ class Task:
 
     def __post_init__(self) -> None:
         """Normalise sequences and check the values."""
+        if self.spatial_dims not in (2, 3):
+            raise ValueError(f"spatial_dims={self.spatial_dims!r}: expected 2 (images) or 3 (volumes).")
+        if isinstance(self.image_size, int | float):
+            raise ValueError(f"image_size={self.image_size}: expected two numbers, [height, width], multiples of 16.")
         size = tuple(int(n) for n in self.image_size)
         if len(size) != 2 or any(n < 16 or n % 16 for n in size):
             padded = [max(16, (n + 15) // 16 * 16) for n in size]
@@ -91,7 +96,7 @@ class Task:
         return cls(
             in_channels=description.channels,
             regions=description.regions,
-            image_size=tuple(image_size),  # type: ignore[arg-type]
+            image_size=image_size,  # type: ignore[arg-type]
             spatial_dims=description.spatial_dims,
             pixel_spacing=pixel_spacing if volumes else None,  # type: ignore[arg-type]
             percentiles=percentiles,  # type: ignore[arg-type]
@@ -103,12 +108,22 @@ class Task:
         """Read the task from the manifest beside a model; the defaults where there is no model yet.
 
         The defaults are what an untrained bundle describes, so that its network can be built, checked and exported.
+
+        Raises:
+            FileNotFoundError: neither model nor defaults, or a model without its manifest: the defaults may not be
+                what it was trained for.
+            ValueError: the manifest is of another file or tells no task.
         """
-        if os.path.exists(model_path) and manifest_path(model_path).exists():
-            return cls(**read_manifest(model_path)["task"])
-        if defaults is None:
-            raise FileNotFoundError(f"{manifest_path(model_path)}: no such file. Train the phase that makes it first.")
-        return cls(**defaults)
+        if defaults is not None and not os.path.exists(model_path):
+            return cls(**defaults)
+        manifest = read_manifest(model_path)
+        try:
+            return cls(**manifest["task"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{manifest_path(model_path)}: no task of this version in it ({error}). Give a model of phase 1 or 3, "
+                "or train it again with this version."
+            ) from error
 
     def check_dataset(self, description: DatasetDescription) -> DatasetDescription:
         """Return the data set if it is of this task.
@@ -134,7 +149,7 @@ class Task:
 
     def with_image_size(self, image_size: Sequence[int]) -> Task:
         """Return the task at another input size."""
-        return replace(self, image_size=tuple(image_size))  # type: ignore[arg-type]
+        return replace(self, image_size=image_size)  # type: ignore[arg-type]
 
     @property
     def encoding(self) -> RegionEncoding:

@@ -32,13 +32,14 @@ LABEL_KEY = "label"
 class InPlaneGeometryd(MapTransform, InvertibleTransform):
     """Bring the in-plane grid to ``image_size``, whatever the number of spatial dimensions. Invertible.
 
-    Volumes are put into LPS order first, so that the slices of all sites face the same way, as DICOM shows them. With ``pixel_spacing``
-    they are resampled in plane to that spacing and cropped or zero-padded around the centre; the slice thickness stays.
-    Otherwise, and for 2-D images (which have no known spacing), the whole image is resized.
+    Volumes are put into LPS order first, so that the slices of all sites face the same way, as DICOM shows them. With
+    ``pixel_spacing`` they are resampled in plane to that spacing and cropped or zero-padded around the centre; the
+    slice thickness stays. Otherwise, and for 2-D images (which have no known spacing), the whole image is resized.
 
     Args:
         keys: what to change; ``"label"`` is interpolated by nearest neighbour, all else linearly.
-        image_size: (H, W) in pixels.
+        image_size: (H, W) in pixels: the first and the second axis of the arrays. As MONAI's readers have it, the
+            first one is the horizontal one (x).
         pixel_spacing: (mm, mm) in plane, or None.
     """
 
@@ -49,10 +50,9 @@ class InPlaneGeometryd(MapTransform, InvertibleTransform):
         size = tuple(int(n) for n in image_size)
         labels = [key == LABEL_KEY for key in self.keys]
         linear = ["nearest" if is_label else "bilinear" for is_label in labels]
-        area = ["nearest" if is_label else "bilinear" for is_label in labels]
         # Without the low-pass a large photograph aliases when it becomes a small one.
         smooth = [not is_label for is_label in labels]
-        self.planar = Compose([Resized(self.keys, size, mode=area, anti_aliasing=smooth)])
+        self.planar = Compose([Resized(self.keys, size, mode=linear, anti_aliasing=smooth)])
         orientation = Orientationd(self.keys, axcodes="LPS", labels=None)
         if pixel_spacing is None:
             trilinear = ["nearest" if is_label else "trilinear" for is_label in labels]
@@ -106,8 +106,7 @@ class EncodeRegionsd(MapTransform):
         """Apply to the keys."""
         result = dict(data)
         for key in self.key_iterator(result):
-            label = result[key]
-            result[key] = self.encoding.target(torch.as_tensor(label))
+            result[key] = self.encoding.target(torch.as_tensor(result[key]))
         return result
 
 
@@ -171,7 +170,7 @@ def preprocessing(
     Load, clip each case to its intensity percentiles, bring it to the network's grid, scale each slice to [0, 1].
 
     Args:
-        image_size: (H, W) of the network's input, multiples of 16.
+        image_size: (H, W) of the network's input, multiples of 16; see `InPlaneGeometryd`.
         pixel_spacing: see `InPlaneGeometryd`.
         percentiles: (low, high) in [0, 100] over the whole case and channel, or None for no clipping.
         encoding: if given, ``"label"`` is loaded as well and becomes the training target on the network's grid.

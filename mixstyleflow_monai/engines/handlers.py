@@ -15,7 +15,7 @@ from ignite.handlers.tqdm_logger import ProgressBar
 from monai.handlers import CheckpointLoader, CheckpointSaver
 from torch import nn
 
-from mixstyleflow_monai.artifacts import atomic_path, write_manifest
+from mixstyleflow_monai.artifacts import save_tensors, write_manifest
 
 logger = logging.getLogger(__name__)
 CHECKPOINT_PATTERN = re.compile(r"checkpoint_epoch=(\d+)\.pt")
@@ -176,8 +176,7 @@ class PublishModel:
 def save_state_dict(network: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the bare state dict on the CPU, atomically."""
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    with atomic_path(path) as partial:
-        torch.save(state, partial)
+    save_tensors(path, state)
 
 
 def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:

@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from mixstyleflow_monai.artifacts import (
-    atomic_path,
     check_same_sources,
     manifest_path,
     read_manifest,
+    save_tensors,
     write_manifest,
 )
 from mixstyleflow_monai.data import TrainingLoader, epoch_seed
@@ -89,8 +89,7 @@ def save_statistics(path: str | os.PathLike[str], parts: Mapping[str, Statistics
         for level, pair in statistics.items()
         for name, value in zip(("mean", "std"), pair, strict=True)
     }
-    with atomic_path(path) as partial:
-        torch.save(tensors, partial)
+    save_tensors(path, tensors)
     write_manifest(path, "style_statistics", **manifest)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mixstyleflow_monai.artifacts import atomic_path
+from mixstyleflow_monai.artifacts import save_tensors
 from mixstyleflow_monai.flows.act_norm import check_matrix
 from mixstyleflow_monai.flows.style_flow import StyleFlow
 
@@ -228,8 +228,7 @@ class StyleFlowBank(nn.Module):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write configuration and weights (on the CPU, loadable with ``weights_only=True``) to one file, atomically."""
         state = {name: value.detach().cpu() for name, value in self.state_dict().items()}
-        with atomic_path(path) as partial:
-            torch.save({"format": FORMAT, "config": self.config, "state_dict": state}, partial)
+        save_tensors(path, {"format": FORMAT, "config": self.config, "state_dict": state})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], map_location: str | torch.device = "cpu") -> StyleFlowBank:

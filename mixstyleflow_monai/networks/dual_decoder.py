@@ -133,7 +133,7 @@ class DualDecoderNet(nn.Module):
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(
                 "DualDecoderNet: input of shape "
-                + str(x.shape)
+                + str(list(x.shape))
                 + ", expected (B, C, H, W) with C = "
                 + str(self.in_channels)
                 + " channels. Give slices of a volume one by one (MONAI's SliceInferer does)."

@@ -6,6 +6,7 @@ without any randomness. A drawn style can so be recorded, replayed and tested.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -97,10 +98,9 @@ class FlowStyleMix(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0.0 <= probability <= 1.0:
-            raise ValueError(f"probability={probability}: expected a number in [0, 1].")
-        if not alpha > 0.0:
-            raise ValueError(f"alpha={alpha}: expected a number above 0.")
+        _check_probability(probability)
+        if not (math.isfinite(alpha) and alpha > 0.0):
+            raise ValueError(f"alpha={alpha}: expected a finite number above 0.")
         allowed = {
             "style_per": (style_per, ("image", "batch")),
             "weight_per": (weight_per, ("image", "channel")),
@@ -112,7 +112,7 @@ class FlowStyleMix(nn.Module):
                 raise ValueError(f"{name}={value!r}: expected one of {choices}.")
         chosen = {int(level): float(t) for level, t in (temperatures or {}).items()}
         unknown = sorted(set(chosen) - set(bank.levels))
-        if unknown or any(t <= 0 for t in chosen.values()):
+        if unknown or not all(math.isfinite(t) and t > 0 for t in chosen.values()):
             raise ValueError(
                 f"temperatures={dict(chosen)}: expected positive numbers for levels among {sorted(bank.levels)}, "
                 "the levels that the flow bank has."
@@ -150,8 +150,11 @@ class FlowStyleMix(nn.Module):
         Args:
             batch_size: number of images B.
             probability: chance of a level in [0, 1], in place of the module's own.
+
+        Raises:
+            ValueError: ``probability`` out of its range.
         """
-        chance = self.probability if probability is None else probability
+        chance = self.probability if probability is None else _check_probability(probability)
         levels: dict[int, LevelStyle] = {}
         for level in sorted(self.bank.levels):
             if not float(torch.rand((), generator=self.generator)) < chance:
@@ -216,6 +219,12 @@ class FlowStyleMix(nn.Module):
         if self.weight_per == "channel":
             return torch.bernoulli(weight.expand(-1, channels).contiguous(), generator=self.generator)
         return weight
+
+
+def _check_probability(probability: float) -> float:
+    if not 0.0 <= probability <= 1.0:
+        raise ValueError(f"probability={probability}: expected a number in [0, 1].")
+    return probability
 
 
 def _scale_to_unit_range(images: Tensor) -> Tensor:

@@ -1,0 +1,201 @@
+"""Tests of the one command; trainings themselves are tested in tests/bundles."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixstyleflow_monai import pipeline
+from mixstyleflow_monai.artifacts import sha256_file
+from mixstyleflow_monai.bundle_paths import bundles_dir
+from mixstyleflow_monai.cli import main, root_cause
+from mixstyleflow_monai.data import save_dataset
+
+SMALL = {
+    "image_size": [32, 32],
+    "batch_size": 4,
+    "epoch_length": 2,
+    "max_epochs": 1,
+    "val_interval": 1,
+    "preview_interval": 1,
+    "statistics_passes": 1,
+    "statistics_batch_size": 4,
+}
+
+
+def make_dataset(folder: Path) -> Path:
+    """Write grey 32 x 32 discs of two domains."""
+    cases = []
+    for number in range(8):
+        domain = "home" if number < 5 else "far"
+        split = "test" if number >= 4 else "validation" if number == 3 else "train"
+        axis = np.arange(32) - 15.5
+        disc = axis[:, None] ** 2 + axis[None] ** 2 < (6 + number % 3) ** 2
+        image = np.where(disc, 200, 60) + np.random.default_rng(number).integers(0, 30, (32, 32))
+        files = {"image": f"images/{number}.png", "label": f"labels/{number}.png"}
+        for key, array in (("image", image), ("label", disc)):
+            path = folder / files[key]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array.astype(np.uint8)).save(path)
+        hashes = {key: sha256_file(folder / name) for key, name in files.items()}
+        cases.append(
+            {"id": f"c{number}", "domain": domain, "group": f"c{number}", "split": split, **files}
+            | {"sha256": hashes, "spacing": None}
+        )
+    content = {
+        "format": 1,
+        "name": "discs",
+        "spatial_dims": 2,
+        "channels": 1,
+        "regions": {"disc": [1]},
+        "source_domain": "home",
+        "cases": cases,
+    }
+    save_dataset(folder, content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("data") / "discs")
+
+
+@pytest.fixture(scope="module")
+def finished(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run with the baseline."""
+    output = tmp_path_factory.mktemp("run") / "a run"
+    pipeline.run(str(dataset_dir), str(output), seed=3, baseline=True, **SMALL)
+    return output
+
+
+@pytest.mark.slow
+def test_run_leaves_every_artifact_and_one_table(finished: Path) -> None:
+    for name in (
+        "phase1/models/model.pt",
+        "phase2/models/style_flows.pt",
+        "phase2/style_report.json",
+        "phase3/models/model.pt",
+        "baseline/models/model.pt",
+        "phase3/panels/epoch_0001.png",
+    ):
+        assert (finished / name).is_file(), name
+    records = json.loads((finished / "evaluation.json").read_text())
+    assert [(record["phase"], record.get("method")) for record in records] == [
+        (1, None),
+        (3, "mixstyleflow"),
+        (3, "no_stylizer"),
+    ]
+    for record in records:
+        assert record["seed"] == 3
+        assert set(record["domains"]) == {"home", "far"}
+        assert record["domains"]["home"]["role"] == "source"
+        assert record["domains"]["far"]["n"] == 3
+        assert 0 <= record["domains"]["far"]["regions"]["disc"]["dice"]["mean"] <= 100
+    with (finished / "evaluation.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    # Four test cases, one region, three trainings.
+    assert len(rows) == 12
+    assert {row["case_id"] for row in rows} == {"c4", "c5", "c6", "c7"}
+
+
+@pytest.mark.slow
+def test_second_run_does_nothing_again(
+    finished: Path, dataset_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "_run_bundle", lambda files, settings: pytest.fail(f"ran {files} again"))
+    pipeline.run(str(dataset_dir), str(finished), seed=3, baseline=True, **SMALL)
+    assert "far" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_lost_artifact_is_made_again_and_the_rest_kept(
+    finished: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    (copy / "baseline" / "models" / "model.manifest.json").unlink()
+    ran: list[str] = []
+    original = pipeline._run_bundle
+
+    def spy(files: list[str], settings: dict[str, Any]) -> None:
+        ran.append(f"{Path(settings['output_dir']).name}/{Path(files[0]).stem}")
+        original(files, settings)
+
+    monkeypatch.setattr(pipeline, "_run_bundle", spy)
+    pipeline.run(str(dataset_dir), str(copy), seed=3, baseline=True, **SMALL)
+    assert ran == ["baseline/train"]
+
+
+@pytest.mark.slow
+def test_other_settings_in_the_same_folder_are_refused(finished: Path, dataset_dir: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds a run with other settings \(seed: was 3, now 4\)"):
+        pipeline.run(str(dataset_dir), str(finished), seed=4, baseline=True, **SMALL)
+    with pytest.raises(ValueError, match=r"'max_epochs': 1.*'max_epochs': 2.*another --output_dir"):
+        pipeline.run(str(dataset_dir), str(finished), seed=3, **{**SMALL, "max_epochs": 2})
+
+
+def test_dataset_mistake_is_one_message_and_exit_code_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["run", "--dataset_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert code == 1
+    assert error.startswith("error: ")
+    assert "dataset.json: no such file" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"phases": "1,4"}, r"phases='1,4': expected some of 1, 2 and 3"),
+        ({"phases": "all"}, r"phases='all'"),
+        ({"overlay": "demoo"}, r"overlay='demoo': no bundle has configs/demoo.json.*demo"),
+        ({"max_epoch": 3}, r"--max_epoch: no such option.*max_epochs"),
+        ({"phase4:max_epochs": 3}, r"--phase4:max_epochs: expected phase1:"),
+        ({"phase1:temperatures": 3}, r"--phase1:temperatures: no such option"),
+        ({"bundles": "/nowhere"}, r"bundles_dir: no folder with"),
+    ],
+)
+def test_mistaken_options_are_refused_before_anything_is_written(
+    dataset_dir: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        pipeline.run(str(dataset_dir), str(tmp_path / "out"), **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_overrides_go_to_the_phases_that_know_them() -> None:
+    found = pipeline._overrides_by_phase(
+        bundles_dir(), {"max_epochs": 2, "phase2:max_epochs": 7, "levels": [2], "probability": 1.0}
+    )
+    assert found == {
+        1: {"max_epochs": 2},
+        2: {"max_epochs": 7, "levels": [2]},
+        3: {"max_epochs": 2, "probability": 1.0},
+    }
+
+
+def test_first_cause_of_a_chain_is_shown() -> None:
+    first = ValueError("the mistake")
+    second = RuntimeError("wrapped")
+    second.__cause__ = first
+    assert root_cause(second) is first
+
+
+def test_error_inside_a_configuration_is_shown_without_its_wrapping(
+    dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", "--dataset_dir", str(dataset_dir), "--output_dir", str(tmp_path / "out"), "--phases", "1"]
+    code = main([*arguments, "--image_size", "[40,40]"])
+    error = capsys.readouterr().err
+    assert code == 1
+    assert "image_size=[40, 40]: expected two multiples of 16" in error
+    assert "Use [48, 48]" in error
+    assert not (tmp_path / "out" / "phase1" / "models").exists()
