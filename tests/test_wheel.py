@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import mixstyleflow_monai
+from tests.small_dataset import SMALL, make_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("mixstyleflow_monai", "data_prep")
@@ -175,3 +177,19 @@ def test_installed_data_prep_lists_its_commands(installed_wheel: InstalledWheel,
     finished = installed_wheel.run("-m", "data_prep", cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert {"folder", "phantom", "resplit"} <= set((finished.stdout + finished.stderr).split())
+
+
+@pytest.mark.slow
+def test_installed_wheel_runs_all_phases_and_writes_only_below_the_output(
+    installed_wheel: InstalledWheel, tmp_path: Path
+) -> None:
+    dataset = make_dataset(tmp_path / "discs")
+    before = {path: path.stat().st_mtime_ns for path in installed_wheel.site_packages.rglob("*.json")}
+    options = [text for key, value in SMALL.items() for text in (f"--{key}", json.dumps(value))]
+    command = ["-m", "mixstyleflow_monai", "run", "--dataset_dir", str(dataset), "--output_dir", "my run", *options]
+    finished = installed_wheel.run(*command, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    records = json.loads((tmp_path / "my run" / "evaluation.json").read_text())
+    assert [record["phase"] for record in records] == [1, 3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["discs", "my run"]
+    assert {path: path.stat().st_mtime_ns for path in installed_wheel.site_packages.rglob("*.json")} == before
