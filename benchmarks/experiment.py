@@ -7,6 +7,7 @@ baseline, which goes on where it was stopped, and puts Phase I, the equal-steps 
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -109,32 +110,30 @@ def report(experiments: Sequence[Experiment], output: Path) -> None:
 
 def summary_table(rows: pd.DataFrame) -> list[str]:
     """Return a Markdown table: a row a seed with source and unseen means of each training, then mean and sd."""
-    means = rows.drop_duplicates(["seed", "training"]).set_index(["seed", "training"])
+    source: dict[tuple[int, str], float] = {}
+    unseen: dict[tuple[int, str], float] = {}
+    for row in rows.to_dict("records"):
+        key = (int(row["seed"]), str(row["training"]))
+        source[key], unseen[key] = float(row["source_mean_dice"]), float(row["unseen_mean_dice"])
+    seeds = [s for s in dict.fromkeys(seed for seed, _ in source) if all((s, t) in source for t in NAMES)]
+    gains = [unseen[s, "phase3"] - unseen[s, "baseline"] for s in seeds]
     lines = [
-        "| seed | " + " | ".join(f"{NAMES[t]}: source / unseen" for t in NAMES) + " | Phase III - baseline, unseen |",
+        "| seed | " + " | ".join(f"{name}: source / unseen" for name in NAMES.values()) + " | gain, unseen |",
         "|---|" + "---|" * (len(NAMES) + 1),
     ]
-    complete = [s for s in dict.fromkeys(rows["seed"]) if all((s, t) in means.index for t in NAMES)]
-    for seed in complete:
-        cells = [
-            f"{means.loc[(seed, t), 'source_mean_dice']:.1f} / {means.loc[(seed, t), 'unseen_mean_dice']:.1f}"
-            for t in NAMES
-        ]
-        lines.append(f"| {seed} | " + " | ".join(cells) + f" | {gain(means, seed):+.1f} |")
-    if len(complete) > 1:
-        cells = []
-        for training in NAMES:
-            chosen = means.loc[[(s, training) for s in complete]]
-            source, unseen = chosen["source_mean_dice"], chosen["unseen_mean_dice"]
-            cells.append(f"{source.mean():.1f} ± {source.std():.1f} / {unseen.mean():.1f} ± {unseen.std():.1f}")
-        gains = pd.Series([gain(means, seed) for seed in complete])
-        lines.append("| mean ± sd | " + " | ".join(cells) + f" | {gains.mean():+.1f} ± {gains.std():.1f} |")
+    for seed, gain in zip(seeds, gains, strict=True):
+        cells = [f"{source[seed, t]:.1f} / {unseen[seed, t]:.1f}" for t in NAMES]
+        lines.append(f"| {seed} | " + " | ".join(cells) + f" | {gain:+.1f} |")
+    if len(seeds) > 1:
+        cells = [f"{_spread([source[s, t] for s in seeds])} / {_spread([unseen[s, t] for s in seeds])}" for t in NAMES]
+        lines.append("| mean ± sd | " + " | ".join(cells) + f" | {_spread(gains, sign=True)} |")
     return lines
 
 
-def gain(means: pd.DataFrame, seed: int) -> float:
-    """Return Phase III minus baseline on the unseen domains, in Dice points."""
-    return float(means.loc[(seed, "phase3"), "unseen_mean_dice"] - means.loc[(seed, "baseline"), "unseen_mean_dice"])
+def _spread(values: Sequence[float], *, sign: bool = False) -> str:
+    """Return mean ± standard deviation (n - 1) of a few values."""
+    mean = statistics.mean(values)
+    return f"{mean:+.1f} ± {statistics.stdev(values):.1f}" if sign else f"{mean:.1f} ± {statistics.stdev(values):.1f}"
 
 
 def region_table(rows: pd.DataFrame) -> list[str]:
