@@ -24,6 +24,9 @@ from data_prep.image_files import read_grey
 # Standard deviation of the logarithm of grey values: a border of background with a single brighter pixel stays below.
 _MIN_STRUCTURE = 0.02
 
+# Number of ones in each byte; numpy counts bits itself only from version 2 on.
+_ONES_IN_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
+
 
 def group_near_duplicates(paths: Sequence[str | os.PathLike[str]], max_distance: int) -> list[str]:
     """Return a group name for each image; images within ``max_distance`` bits, also by way of others, share one.
@@ -43,7 +46,8 @@ def group_near_duplicates(paths: Sequence[str | os.PathLike[str]], max_distance:
     hashes = perceptual_hashes(paths)
     groups = DisjointSets(range(len(hashes)))
     for first in range(len(hashes)):
-        distances = np.bitwise_count(hashes[first + 1 :] ^ hashes[first])
+        differing = (hashes[first + 1 :] ^ hashes[first]).view(np.uint8).reshape(-1, 8)
+        distances = _ONES_IN_BYTE[differing].sum(axis=1)
         for offset in np.flatnonzero(distances <= max_distance):
             groups.join(first, first + 1 + int(offset))
     names: dict[Hashable, str] = {}

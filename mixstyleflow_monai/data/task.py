@@ -21,6 +21,8 @@ from mixstyleflow_monai.data.transforms import LABEL_KEY, preprocessing
 VOLUME_PERCENTILES = (2.0, 98.0)
 """Intensity percentiles to which volumes are clipped, as in the prepared prostate set of MaxStyle."""
 
+INTENSITIES = ("slice_range", "data_range")
+
 
 @dataclass(frozen=True)
 class Task:
@@ -34,6 +36,8 @@ class Task:
         spatial_dims: 2 for images, 3 for volumes that are read slice by slice.
         pixel_spacing: (mm, mm) in plane to which volumes are resampled, or None to resize the whole slice.
         percentiles: (low, high) clip of each case and channel, or None.
+        intensity: "slice_range", "data_range" or a window (low, high), see `preprocessing`. Percentiles go with
+            "slice_range" only.
         activation: "sigmoid" for a channel a region, "softmax" for exclusive classes.
         image_activation: last activation of the image decoder, "sigmoid" or "instance_norm".
     """
@@ -44,6 +48,7 @@ class Task:
     spatial_dims: int = 2
     pixel_spacing: tuple[float, float] | None = None
     percentiles: tuple[float, float] | None = None
+    intensity: str | tuple[float, float] = "slice_range"
     activation: str = "sigmoid"
     image_activation: str = "sigmoid"
 
@@ -71,6 +76,7 @@ class Task:
             if not 0 <= low < high <= 100:
                 raise ValueError(f"percentiles={[low, high]}: expected 0 <= low < high <= 100, or null.")
             object.__setattr__(self, "percentiles", (low, high))
+        object.__setattr__(self, "intensity", _checked_intensity(self.intensity, self.percentiles))
         object.__setattr__(self, "regions", {name: list(values) for name, values in self.regions.items()})
         _ = self.encoding
 
@@ -82,17 +88,22 @@ class Task:
         *,
         pixel_spacing: Sequence[float] | None = None,
         percentiles: Sequence[float] | str | None = "auto",
+        intensity: Sequence[float] | str = "auto",
         **settings: Any,
     ) -> Task:
         """Take channels, regions and dimensions from a data set, the rest from the arguments.
 
-        ``percentiles="auto"`` clips volumes to their 2-98 percentiles and leaves 2-D images alone; ``pixel_spacing``
-        is used for volumes only, since 2-D images carry no spacing.
+        ``intensity="auto"`` scales volumes, whose units are arbitrary, by the range of each slice after clipping, and
+        images by the range of their data type. ``percentiles="auto"`` clips volumes to their 2-98 percentiles unless
+        ``intensity`` is a window, and leaves 2-D images alone. ``pixel_spacing`` is used for volumes only, since 2-D
+        images carry no spacing.
         """
         description = dataset if isinstance(dataset, DatasetDescription) else load_dataset(dataset)
         volumes = description.spatial_dims == 3
+        if intensity == "auto":
+            intensity = "slice_range" if volumes or percentiles not in ("auto", None) else "data_range"
         if percentiles == "auto":
-            percentiles = VOLUME_PERCENTILES if volumes else None
+            percentiles = VOLUME_PERCENTILES if volumes and intensity == "slice_range" else None
         return cls(
             in_channels=description.channels,
             regions=description.regions,
@@ -100,6 +111,7 @@ class Task:
             spatial_dims=description.spatial_dims,
             pixel_spacing=pixel_spacing if volumes else None,  # type: ignore[arg-type]
             percentiles=percentiles,  # type: ignore[arg-type]
+            intensity=intensity,  # type: ignore[arg-type]
             **settings,
         )
 
@@ -171,15 +183,40 @@ class Task:
 
     def training_preprocessing(self) -> Compose:
         """Return transforms of image and label to the network's grid."""
-        return preprocessing(
-            self.image_size, pixel_spacing=self.pixel_spacing, percentiles=self.percentiles, encoding=self.encoding
-        )
+        return preprocessing(self.image_size, **self._input_settings(), encoding=self.encoding)
 
     def inference_preprocessing(self) -> Compose:
         """Return transforms of the image alone."""
-        return preprocessing(self.image_size, pixel_spacing=self.pixel_spacing, percentiles=self.percentiles)
+        return preprocessing(self.image_size, **self._input_settings())
+
+    def _input_settings(self) -> dict[str, Any]:
+        return {
+            "pixel_spacing": self.pixel_spacing,
+            "percentiles": self.percentiles,
+            "intensity": self.intensity,
+        }
 
     def evaluation_preprocessing(self) -> Compose:
         """Return transforms of the image, with the label as it is on disk, on its original grid."""
         load_label = [LoadImaged(LABEL_KEY, image_only=True), EnsureChannelFirstd(LABEL_KEY)]
         return Compose([*self.inference_preprocessing().transforms, *load_label])
+
+
+def _checked_intensity(
+    intensity: str | Sequence[float], percentiles: Sequence[float] | None
+) -> str | tuple[float, float]:
+    if isinstance(intensity, str):
+        if intensity not in INTENSITIES:
+            raise ValueError(f"intensity={intensity!r}: expected one of {INTENSITIES} or a window [low, high].")
+        checked: str | tuple[float, float] = intensity
+    else:
+        window = tuple(float(value) for value in intensity)
+        if len(window) != 2 or not window[0] < window[1]:
+            raise ValueError(f"intensity={list(window)}: expected a window of two numbers, low < high.")
+        checked = (window[0], window[1])
+    if percentiles is not None and checked != "slice_range":
+        raise ValueError(
+            f"percentiles={list(percentiles)} with intensity={intensity!r}: both say where to clip. Set percentiles to "
+            'null, or intensity to "slice_range".'
+        )
+    return checked

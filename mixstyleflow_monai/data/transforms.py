@@ -20,9 +20,11 @@ from monai.transforms import (
     Orientationd,
     Resized,
     ResizeWithPadOrCropd,
+    ScaleIntensityRanged,
     ScaleIntensityRangePercentilesd,
     Spacingd,
 )
+from monai.transforms.utils import allow_missing_keys_mode
 
 from mixstyleflow_monai.data.regions import RegionEncoding
 
@@ -49,22 +51,25 @@ class InPlaneGeometryd(MapTransform, InvertibleTransform):
         super().__init__(keys)
         size = tuple(int(n) for n in image_size)
         labels = [key == LABEL_KEY for key in self.keys]
-        linear = ["nearest" if is_label else "bilinear" for is_label in labels]
+        # Resizing with plain "nearest" takes the corner of a pixel, not its centre, and so moves labels against images.
+        bilinear, trilinear = (
+            ["nearest-exact" if is_label else linear for is_label in labels] for linear in ("bilinear", "trilinear")
+        )
         # Without the low-pass a large photograph aliases when it becomes a small one.
         smooth = [not is_label for is_label in labels]
-        self.planar = Compose([Resized(self.keys, size, mode=linear, anti_aliasing=smooth)])
+        self.planar = Compose([Resized(self.keys, size, mode=bilinear, anti_aliasing=smooth)])
         orientation = Orientationd(self.keys, axcodes="LPS", labels=None)
         if pixel_spacing is None:
-            trilinear = ["nearest" if is_label else "trilinear" for is_label in labels]
             self.volumetric = Compose(
                 [orientation, Resized(self.keys, (*size, -1), mode=trilinear, anti_aliasing=False)]
             )
         else:
             spacing = (float(pixel_spacing[0]), float(pixel_spacing[1]), -1.0)
+            sampling = ["nearest" if is_label else "bilinear" for is_label in labels]
             self.volumetric = Compose(
                 [
                     orientation,
-                    Spacingd(self.keys, pixdim=spacing, mode=linear),
+                    Spacingd(self.keys, pixdim=spacing, mode=sampling),
                     ResizeWithPadOrCropd(self.keys, spatial_size=(*size, -1)),
                 ]
             )
@@ -78,8 +83,11 @@ class InPlaneGeometryd(MapTransform, InvertibleTransform):
         return dict(self._chain(data)(dict(data)))
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Go back to the original grid."""
-        return dict(self._chain(data).inverse(dict(data)))
+        """Go back to the original grid, with those of the keys that are there."""
+        chain = self._chain(data)
+        # Invertd gives the image's key alone, and lets only the transforms that it can see do without the others.
+        with allow_missing_keys_mode(chain):
+            return dict(chain.inverse(dict(data)))
 
 
 class ScaleSlicesToUnitRanged(MapTransform):
@@ -92,6 +100,35 @@ class ScaleSlicesToUnitRanged(MapTransform):
             image = result[key]
             low, high = image.amin(dim=(1, 2), keepdim=True), image.amax(dim=(1, 2), keepdim=True)
             result[key] = (image - low) / (high - low).clamp_min(1e-6)
+        return result
+
+
+class ScaleDataRanged(MapTransform):
+    """Scale images by the range of their data type: 8 bits / 255, 16 bits / 65535; floats must be in [0, 1] already.
+
+    Keeps what a site's brightness and colours are, unlike scaling by an image's own minimum and maximum.
+
+    Raises:
+        ValueError: floats outside [0, 1] or integers of another type, which have no range of their own.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Apply to images in the data type they were loaded with."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            image = result[key]
+            # MONAI turns 16-bit images into int32, because torch computes little in uint16.
+            top = {torch.uint8: 255.0, torch.int32: 65535.0, torch.bool: 1.0}.get(image.dtype)
+            if top is None and image.is_floating_point():
+                top = 1.0
+            low, high = float(image.min()), float(image.max())
+            if top is None or low < 0 or high > top:
+                name = getattr(image, "meta", {}).get("filename_or_obj", "image")
+                raise ValueError(
+                    f"{name}: values of type {image.dtype} from {low:g} to {high:g} have no data range that scales "
+                    'them to [0, 1]. Set intensity to "slice_range" or to a window [low, high].'
+                )
+            result[key] = image.to(torch.float32) / top
         return result
 
 
@@ -163,16 +200,19 @@ def preprocessing(
     *,
     pixel_spacing: Sequence[float] | None = None,
     percentiles: Sequence[float] | None = None,
+    intensity: str | Sequence[float] = "slice_range",
     encoding: RegionEncoding | None = None,
 ) -> Compose:
     """Return the deterministic transforms from files to network input.
 
-    Load, clip each case to its intensity percentiles, bring it to the network's grid, scale each slice to [0, 1].
+    Load, clip each case to its intensity percentiles, bring it to the network's grid, scale to [0, 1].
 
     Args:
         image_size: (H, W) of the network's input, multiples of 16; see `InPlaneGeometryd`.
         pixel_spacing: see `InPlaneGeometryd`.
         percentiles: (low, high) in [0, 100] over the whole case and channel, or None for no clipping.
+        intensity: how values come to [0, 1]: "slice_range", by minimum and maximum of each slice and channel;
+            "data_range", see `ScaleDataRanged`; or a window (low, high), clipped, for example of Hounsfield units.
         encoding: if given, ``"label"`` is loaded as well and becomes the training target on the network's grid.
 
     Returns:
@@ -180,11 +220,10 @@ def preprocessing(
         ``Invertd`` can undo.
     """
     keys = ["image"] if encoding is None else ["image", LABEL_KEY]
-    steps: list[Any] = [
-        LoadImaged(keys, image_only=True),
-        EnsureChannelFirstd(keys),
-        EnsureTyped(keys, dtype=torch.float32),
-    ]
+    steps: list[Any] = [LoadImaged(keys, image_only=True, dtype=None), EnsureChannelFirstd(keys)]
+    if intensity == "data_range":
+        steps.append(ScaleDataRanged("image"))
+    steps.append(EnsureTyped(keys, dtype=torch.float32))
     if percentiles is not None:
         low, high = percentiles
         steps.append(
@@ -192,7 +231,12 @@ def preprocessing(
                 "image", lower=low, upper=high, b_min=0, b_max=1, clip=True, channel_wise=True
             )
         )
-    steps += [InPlaneGeometryd(keys, image_size, pixel_spacing), ScaleSlicesToUnitRanged("image")]
+    elif not isinstance(intensity, str):
+        low, high = intensity
+        steps.append(ScaleIntensityRanged("image", a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True))
+    steps.append(InPlaneGeometryd(keys, image_size, pixel_spacing))
+    if intensity == "slice_range":
+        steps.append(ScaleSlicesToUnitRanged("image"))
     if encoding is not None:
         steps.append(EncodeRegionsd(LABEL_KEY, encoding))
     return Compose(steps)

@@ -142,6 +142,6 @@ class DualDecoderTrainer(SupervisedTrainer):
         )
         if self.skipped_steps >= self.max_skipped_steps:
             raise RuntimeError(
-                f"{self.skipped_steps} steps in a row had non-finite gradients, the last with loss {float(loss.detach())}. "
+                f"{self.skipped_steps} steps in a row had non-finite gradients, the last with loss {loss.item()}. "
                 "Lower the learning rate or the temperatures, or check the images for non-finite values."
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,10 +14,13 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
+from torch.utils.data import Sampler
 
 from mixstyleflow_monai.data import epoch_seed
 from mixstyleflow_monai.engines.style_statistics import Statistics, StyleStatisticsDataset
 from mixstyleflow_monai.flows import StyleFlowBank
+
+logger = logging.getLogger(__name__)
 
 
 def statistics_of(batch: dict[str, Tensor], device: str | torch.device) -> Statistics:
@@ -24,24 +29,45 @@ def statistics_of(batch: dict[str, Tensor], device: str | torch.device) -> Stati
     return {level: (batch[f"{level}.mean"].to(device), batch[f"{level}.std"].to(device)) for level in levels}
 
 
+class EpochOrder(Sampler[int]):
+    """All rows in an order that depends on seed and epoch alone.
+
+    PyTorch's ``RandomSampler`` draws once more from its generator when an exhausted iterator is asked for more, which
+    Ignite does at the start of every epoch but the first: a resumed training would see another order.
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length = length
+        self.seed = seed
+        self.epoch = 1
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        """Return the order of the current epoch."""
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
+        return iter(torch.randperm(self.length, generator=generator).tolist())
+
+
 class StyleStatisticsLoader(DataLoader):
-    """Batches of statistics rows in an order that depends on seed and epoch alone."""
+    """Batches of statistics rows in an order that depends on seed and epoch alone, or as they are in the file."""
 
     def __init__(self, dataset: StyleStatisticsDataset, batch_size: int, *, shuffle: bool, seed: int = 0) -> None:
-        self.seed = seed
-        self.order = torch.Generator().manual_seed(seed)
+        self.order = EpochOrder(len(dataset), seed) if shuffle else None
         super().__init__(
             dataset,
             num_workers=0,
             batch_size=min(batch_size, len(dataset)),
-            shuffle=shuffle,
+            sampler=self.order,
             drop_last=shuffle,
-            generator=self.order,
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Seed the order of an epoch, counted from 1."""
-        self.order.manual_seed(epoch_seed(self.seed, epoch))
+        """Set the epoch, counted from 1."""
+        if self.order is not None:
+            self.order.epoch = epoch
 
 
 class StyleFlowTrainer(SupervisedTrainer):
@@ -51,11 +77,15 @@ class StyleFlowTrainer(SupervisedTrainer):
 
     Args:
         gradient_clip: largest gradient norm of a flow.
+        max_skipped_steps: steps in a row with non-finite gradients, which are skipped, after which training stops with
+            an error.
         **kwargs: of `monai.engines.SupervisedTrainer`; ``loss_function`` is not used.
     """
 
-    def __init__(self, *, gradient_clip: float = 5.0, **kwargs: Any) -> None:
+    def __init__(self, *, gradient_clip: float = 5.0, max_skipped_steps: int = 10, **kwargs: Any) -> None:
         self.gradient_clip = gradient_clip
+        self.max_skipped_steps = max_skipped_steps
+        self.skipped_steps = 0
         super().__init__(**{"decollate": False, "loss_function": torch.nn.Identity(), **kwargs})
         self.add_event_handler(Events.STARTED, self._initialise_flows)
 
@@ -78,12 +108,33 @@ class StyleFlowTrainer(SupervisedTrainer):
         losses = engine.network.negative_log_likelihood(statistics_of(batchdata, engine.state.device))
         total = torch.stack(list(losses.values())).sum()
         total.backward()
-        for flow in (*engine.network.mean_flows.values(), *engine.network.spread_flows.values()):
-            torch.nn.utils.clip_grad_norm_(flow.parameters(), self.gradient_clip, error_if_nonfinite=True)
-        engine.optimizer.step()
+        if self._clip_gradients(engine.network):
+            engine.optimizer.step()
+            self.skipped_steps = 0
+        else:
+            self._skip(engine, total)
         engine.state.output = [{Keys.LOSS: total.detach()}]
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return list(engine.state.output)
+
+    def _clip_gradients(self, bank: StyleFlowBank) -> bool:
+        """Clip each flow's gradient; False if one is not finite."""
+        norms = [
+            torch.nn.utils.clip_grad_norm_(flow.parameters(), self.gradient_clip)
+            for flow in (*bank.mean_flows.values(), *bank.spread_flows.values())
+        ]
+        return bool(torch.isfinite(torch.stack(norms)).all())
+
+    def _skip(self, engine: Any, loss: Tensor) -> None:
+        self.skipped_steps += 1
+        logger.warning(
+            "step %d: non-finite gradients, skipped (%d in a row)", engine.state.iteration, self.skipped_steps
+        )
+        if self.skipped_steps >= self.max_skipped_steps:
+            raise RuntimeError(
+                f"{self.skipped_steps} steps in a row had non-finite gradients, the last with loss "
+                f"{float(loss.detach())}. Lower the learning rate, or use log_scale_bound in place of clamp."
+            )
 
 
 class StyleFlowEvaluator(SupervisedEvaluator):

@@ -1,0 +1,281 @@
+"""Lists of images to segment, and label maps on the images' own grid."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Invertd
+from numpy.typing import NDArray
+from PIL import Image
+
+from mixstyleflow_monai.artifacts import sha256_file
+from mixstyleflow_monai.data import (
+    ImageSlices,
+    LabelMapd,
+    RegionEncoding,
+    SaveLabeld,
+    common_folder,
+    inference_datalist,
+    preprocessing,
+)
+
+Writer = Callable[..., str]
+ENCODING = RegionEncoding({"outer": [1, 2], "inner": [2]})
+SIZE = (48, 32)
+
+
+def grey(seed: int = 0, shape: tuple[int, ...] = (30, 44)) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 255, shape, np.uint8)
+
+
+def corner(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return a nested label that no flip or transposition maps onto itself."""
+    label = np.zeros(shape, np.uint8)
+    label[2 : shape[0] // 2, 3 : shape[1] // 3] = 1
+    label[4 : shape[0] // 3, 5 : shape[1] // 4] = 2
+    if len(shape) == 3:
+        label[..., shape[2] // 2 + 1 :] = 0
+    return label
+
+
+def write_prediction(image: str, label: str, output_dir: Path, root: str = "", **options: Any) -> None:
+    """Bring an image and its label to the network's grid, and write the label's masks as if they were predicted."""
+    both = preprocessing(SIZE, encoding=ENCODING, **options)({"image": image, "label": label})
+    transform = preprocessing(SIZE, **options)
+    data = transform({"image": image})
+    data["pred"] = MetaTensor(both["label"].as_tensor().float(), meta=data["image"].meta)
+    Compose(
+        [
+            Invertd("pred", orig_keys="image", transform=transform, nearest_interp=False, to_tensor=True),
+            LabelMapd("pred", ENCODING),
+            SaveLabeld("pred", output_dir, data_root_dir=root),
+        ]
+    )(data)
+
+
+def overlap(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return the smaller Dice of the two regions."""
+    pairs = [(found > value, expected > value) for value in (0, 1)]
+    return min(2.0 * float((a & b).sum()) / float(a.sum() + b.sum()) for a, b in pairs)
+
+
+# --- label maps
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "LAS", "PSR", "AIL"])
+@pytest.mark.parametrize(("spacing", "pixel_spacing"), [((1.0, 1.0, 4.0), None), ((0.7, 0.9, 3.0), (0.8, 0.7))])
+def test_label_map_of_a_volume_lies_on_the_image(
+    axes: str,
+    spacing: tuple[float, float, float],
+    pixel_spacing: tuple[float, float] | None,
+    tmp_path: Path,
+    write_volume: Writer,
+) -> None:
+    shape = (40, 32, 24)
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    image = write_volume(tmp_path / "scan.nii.gz", values, axes=axes, spacing=spacing)
+    label = write_volume(tmp_path / "label.nii.gz", corner(shape), axes=axes, spacing=spacing)
+    if pixel_spacing is not None and axes in ("PSR", "AIL"):
+        pixel_spacing = (1.2, 1.2)  # their slices are larger, and must fit
+    write_prediction(image, label, tmp_path / "out", pixel_spacing=pixel_spacing)
+    written, original = nib.load(tmp_path / "out" / "scan_seg.nii.gz"), nib.load(image)
+    assert written.shape == original.shape
+    assert written.get_data_dtype() == np.uint8
+    assert nib.aff2axcodes(written.affine) == tuple(axes)
+    np.testing.assert_allclose(written.affine, original.affine, atol=1e-5)
+    for code in ("get_sform", "get_qform"):
+        np.testing.assert_allclose(getattr(written, code)(), original.affine, atol=1e-5)
+    assert overlap(np.asarray(written.dataobj), nib.load(label).get_fdata()) > 0.85
+
+
+def test_label_map_of_a_single_slice_is_still_a_volume(tmp_path: Path, write_volume: Writer) -> None:
+    values = np.random.default_rng(0).normal(size=(30, 26, 1)).astype(np.float32)
+    image = write_volume(tmp_path / "scan.nii", values)
+    label = write_volume(tmp_path / "label.nii", corner((30, 26, 1)) | corner((30, 26))[..., None])
+    write_prediction(image, label, tmp_path / "out")
+    assert nib.load(tmp_path / "out" / "scan_seg.nii.gz").shape == (30, 26, 1)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".jpg", ".tif"])
+@pytest.mark.parametrize("colour", [False, True])
+def test_label_map_of_an_image_has_its_size_and_is_not_transposed(
+    suffix: str, colour: bool, tmp_path: Path, write_image: Writer
+) -> None:
+    shape = (60, 44)
+    image = write_image(tmp_path / f"field{suffix}", grey(shape=(*shape, 3) if colour else shape))
+    label = write_image(tmp_path / "label.png", corner(shape))
+    write_prediction(image, label, tmp_path / "out")
+    with Image.open(tmp_path / "out" / "field_seg.png") as written, Image.open(image) as original:
+        assert written.size == original.size
+        assert written.mode == "L"
+        written.load()
+    assert overlap(np.asarray(written), corner(shape)) > 0.85
+
+
+def test_certain_predictions_on_the_image_s_own_grid_are_written_exactly(tmp_path: Path, write_image: Writer) -> None:
+    label = corner((48, 80))
+    image = write_image(tmp_path / "a.png", grey(shape=label.shape))
+    data = preprocessing((80, 48))({"image": image})
+    data["pred"] = MetaTensor(torch.from_numpy(label.T[None].copy()), meta=data["image"].meta)
+    SaveLabeld("pred", tmp_path / "out")(data)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "a_seg.png")), label)
+
+
+def test_equal_names_in_other_folders_do_not_overwrite_each_other(
+    tmp_path: Path, write_image: Writer, write_volume: Writer
+) -> None:
+    for site in ("one", "two/deep"):
+        write_image(tmp_path / "in" / site / "case.1.png", grey())
+        write_volume(tmp_path / "in" / site / "case.nii.gz", np.random.default_rng(0).normal(size=(8, 8, 2)))
+    datalist = inference_datalist(tmp_path / "in", "unused")
+    root = common_folder(datalist)
+    for item in datalist:
+        data = preprocessing(SIZE)(item)
+        data["pred"] = MetaTensor(torch.ones(1, *data["image"].shape[1:]), meta=data["image"].meta)
+        SaveLabeld("pred", tmp_path / "out", data_root_dir=root)(data)
+    written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert written == [
+        f"{site}/{name}" for site in ("one", "two/deep") for name in ("case.1_seg.png", "case_seg.nii.gz")
+    ]
+
+
+@pytest.mark.parametrize(("name", "writer"), [("scan.nii.gz", "nibabel.save"), ("photo.png", "PIL.Image.Image.save")])
+def test_a_write_that_breaks_off_leaves_the_old_file_and_no_rest(
+    name: str,
+    writer: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write_volume: Writer,
+    write_image: Writer,
+) -> None:
+    volume = name.endswith("gz")
+    values = grey(shape=(20, 24, 3)[: 3 if volume else 2])
+    image = (write_volume if volume else write_image)(tmp_path / name, values)
+    data = preprocessing(SIZE)({"image": image})
+    data["pred"] = MetaTensor(torch.ones(1, *data["image"].shape[1:]), meta=data["image"].meta)
+    save = SaveLabeld("pred", tmp_path / "out")
+    save(data)
+    (before,) = (tmp_path / "out").iterdir()
+    digest = sha256_file(before)
+
+    def break_off(*arguments: Any, **_: Any) -> None:
+        path = next(a for a in arguments if isinstance(a, str | os.PathLike))
+        Path(path).write_bytes(b"half a fi")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(writer, break_off)
+    with pytest.raises(RuntimeError, match="disk full"):
+        save(data)
+    assert list((tmp_path / "out").iterdir()) == [before]
+    assert sha256_file(before) == digest
+
+
+# --- lists of images
+
+
+def test_files_folders_patterns_and_lists_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b.PNG", "a.nii.gz", "deep/c.tif", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def names(images: Any) -> list[str]:
+        return [item["case_id"] for item in inference_datalist(images, "unused")]
+
+    assert names(tmp_path) == ["a", "b", "c"]
+    assert names(tmp_path / "a.nii.gz") == ["a"]
+    assert names(str(tmp_path / "*.PNG")) == ["b"]
+    assert names(str(tmp_path / "**" / "*.tif")) == ["c"]
+    assert names([str(tmp_path / "b.PNG"), str(tmp_path / "a.nii.gz")]) == ["b", "a"]
+    monkeypatch.chdir(tmp_path)
+    assert names("deep") == names("d*/*") == names("deep/c.tif") == ["c"]
+    item = inference_datalist("deep", "unused")[0]
+    assert item == {"image": str(tmp_path / "deep" / "c.tif"), "case_id": "c", "domain": ""}
+
+
+def test_a_link_keeps_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "4f2a.png").touch()
+    (tmp_path / "patient.png").symlink_to(tmp_path / "store" / "4f2a.png")
+    assert inference_datalist(tmp_path / "patient.png", "unused")[0]["image"] == str(tmp_path / "patient.png")
+
+
+def test_missing_and_foreign_files_are_refused_with_what_is_allowed(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(FileNotFoundError, match=r"no images found. Give a file, a folder or a pattern.*\.nii\.gz"):
+        inference_datalist(tmp_path, "unused")
+    with pytest.raises(FileNotFoundError, match=r"nothing\*\.png: no images found"):
+        inference_datalist(str(tmp_path / "nothing*.png"), "unused")
+    with pytest.raises(FileNotFoundError, match=r"gone\.png: no such file"):
+        inference_datalist([str(tmp_path / "gone.png")], "unused")
+    with pytest.raises(ValueError, match=r"notes\.txt: not an image by its name, allowed are \.nii"):
+        inference_datalist(tmp_path / "notes.txt", "unused")
+
+
+def test_two_images_that_would_be_written_to_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("a.png", "a.bmp", "a.nii"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"a: the label maps of a\.bmp, a\.png would have the same name"):
+        inference_datalist(tmp_path, "unused")
+    (tmp_path / "a.bmp").unlink()
+    assert len(inference_datalist(tmp_path, "unused")) == 2
+
+
+def test_without_images_the_test_cases_of_the_data_set_are_taken(tmp_path: Path, write_image: Writer) -> None:
+    cases = []
+    for number, (domain, split) in enumerate(
+        [("A", "train"), ("A", "validation"), ("A", "test"), ("B", "test"), ("B", "test")]
+    ):
+        files = {kind: f"{number}_{kind}.png" for kind in ("image", "label")}
+        for seed, name in enumerate(files.values()):
+            write_image(tmp_path / name, grey(10 * number + seed))
+        hashes = {kind: sha256_file(tmp_path / name) for kind, name in files.items()}
+        facts = {"id": str(number), "domain": domain, "group": str(number), "split": split, "spacing": None}
+        cases.append({**facts, **files, "sha256": hashes})
+    content = {"format": 1, "name": "some", "spatial_dims": 2, "channels": 1, "regions": {"outer": [1]}}
+    (tmp_path / "dataset.json").write_text(json.dumps({**content, "source_domain": "A", "cases": cases}))
+    assert [item["case_id"] for item in inference_datalist(None, tmp_path)] == ["2", "3", "4"]
+    (item,) = inference_datalist(None, tmp_path, source_only=True)
+    assert item == {"image": str(tmp_path / "2_image.png"), "case_id": "2", "domain": "A"}
+
+
+def test_common_folder_is_the_deepest_one_that_holds_all(tmp_path: Path) -> None:
+    items = [{"image": str(tmp_path / name)} for name in ("a/b/x.png", "a/c/x.png")]
+    assert common_folder(items) == str(tmp_path / "a")
+    assert common_folder(items[:1]) == str(tmp_path / "a" / "b")
+
+
+# --- slices to look at
+
+
+def test_slices_to_look_at_are_images_and_middle_slices(
+    tmp_path: Path, write_volume: Writer, write_image: Writer
+) -> None:
+    volume = np.random.default_rng(0).normal(size=(20, 20, 5)).astype(np.float32)
+    items = [
+        {"image": write_image(tmp_path / "a.png", grey())},
+        {"image": write_volume(tmp_path / "v.nii.gz", volume)},
+    ]
+    transform = preprocessing(SIZE)
+    slices = ImageSlices(items, transform)
+    assert len(slices) == 2
+    assert all(slices[k]["image"].shape == (1, *SIZE) for k in range(2))
+    assert torch.equal(slices[1]["image"], transform(items[1])["image"].as_tensor()[..., 2])
+
+
+@pytest.mark.parametrize(("cases", "most", "chosen"), [(47, 24, 24), (5, 24, 5), (100, 3, 3), (7, 1, 1), (0, 4, 0)])
+def test_chosen_images_are_spread_over_the_whole_list(cases: int, most: int, chosen: int) -> None:
+    slices = ImageSlices([{"image": str(k)} for k in range(cases)], Compose([]), most)
+    numbers = [int(item["image"]) for item in slices.data]
+    assert len(set(numbers)) == chosen
+    assert numbers == sorted(numbers)
+    if chosen > 1:
+        assert (numbers[0], numbers[-1]) == (0, cases - 1)

@@ -1,0 +1,102 @@
+"""Batch norm on batch statistics that leaves no trace."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
+
+
+def small() -> nn.Sequential:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.BatchNorm2d(4))
+    net(images(seed=1))  # so that the running statistics are not the initial ones
+    return net
+
+
+def images(seed: int = 0) -> Tensor:
+    return 3 * torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(seed)) + 1
+
+
+def modes(net: nn.Module) -> list[tuple[bool, bool]]:
+    return [(m.training, getattr(m, "track_running_stats", True)) for m in net.modules()]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_buffers_stay_and_output_is_that_of_batch_statistics(training: bool) -> None:
+    net = DualDecoderNet().train(training)
+    x = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    before = copy.deepcopy(dict(net.named_buffers()))
+    mode = modes(net)
+    with torch.no_grad(), untracked_batch_norm(net):
+        untracked = net(x)
+    assert modes(net) == mode
+    assert any(name.endswith("num_batches_tracked") for name in before)
+    for name, buffer in net.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+    with torch.no_grad():
+        assert torch.equal(untracked, net.train()(x))
+    assert int(net.stem[0][1].num_batches_tracked) == 1
+
+
+def test_other_modules_keep_their_mode() -> None:
+    net = small().eval()
+    with untracked_batch_norm(net):
+        assert [m.training for m in net] == [False, True, False, False, True]
+    assert not any(m.training for m in net.modules())
+
+
+def test_modes_and_gradients_are_restored_after_an_error() -> None:
+    net = small().eval()
+    mode = modes(net)
+    with pytest.raises(KeyError, match="in the block"), untracked_batch_norm(net, freeze_affine=True):
+        raise KeyError("in the block")
+    assert modes(net) == mode
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_nested_blocks_restore_the_outermost_state() -> None:
+    net = small().eval()
+    mode = modes(net)
+    with untracked_batch_norm(net):
+        with untracked_batch_norm(net, freeze_affine=True):
+            pass
+        assert not net[1].track_running_stats
+    assert modes(net) == mode
+
+
+def test_frozen_affine_parameters_get_no_gradient_from_inside_and_the_usual_one_from_outside() -> None:
+    net = small().eval()
+    with untracked_batch_norm(net, freeze_affine=True):
+        loss = net(images()).square().sum()
+    loss.backward()
+    got = {name for name, p in net.named_parameters() if p.grad is not None}
+    assert got == {"0.weight", "0.bias"}
+
+    net.zero_grad()
+    clean = net(images()).square().sum()
+    alone = torch.autograd.grad(clean, [net[1].weight], retain_graph=True)[0]
+    with untracked_batch_norm(net, freeze_affine=True):
+        hard = net(images(seed=2)).square().sum()
+    (clean + hard).backward()
+    torch.testing.assert_close(net[1].weight.grad, alone)
+
+
+def test_affine_parameters_train_by_default() -> None:
+    net = small()
+    with untracked_batch_norm(net):
+        net(images()).square().sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_parameters_that_were_frozen_before_stay_frozen() -> None:
+    net = small()
+    net[1].weight.requires_grad_(False)
+    with untracked_batch_norm(net, freeze_affine=True):
+        assert not net[4].bias.requires_grad
+    assert not net[1].weight.requires_grad
+    assert net[4].bias.requires_grad
