@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from mixstyleflow_monai.data.dataset_description import Case, DatasetDescription, load_dataset, save_dataset
     from mixstyleflow_monai.data.inference import ImageSlices, SaveLabeld, common_folder, inference_datalist
     from mixstyleflow_monai.data.regions import RegionEncoding
-    from mixstyleflow_monai.data.slices import SliceDataset, TrainingLoader, epoch_seed
+    from mixstyleflow_monai.data.slices import EpochOrder, SliceDataset, TrainingLoader, epoch_seed
     from mixstyleflow_monai.data.task import Task
     from mixstyleflow_monai.data.transforms import LabelMapd, RegionMasksd, RegionProbabilitiesd, preprocessing
 
 __all__ = [
     "Case",
     "DatasetDescription",
+    "EpochOrder",
     "ImageSlices",
     "LabelMapd",
     "RegionEncoding",
@@ -45,7 +46,7 @@ _MODULE_OF = {
     **dict.fromkeys(("Case", "DatasetDescription", "load_dataset", "save_dataset"), "dataset_description"),
     **dict.fromkeys(("ImageSlices", "SaveLabeld", "common_folder", "inference_datalist"), "inference"),
     "RegionEncoding": "regions",
-    **dict.fromkeys(("SliceDataset", "TrainingLoader", "epoch_seed"), "slices"),
+    **dict.fromkeys(("EpochOrder", "SliceDataset", "TrainingLoader", "epoch_seed"), "slices"),
     "Task": "task",
     **dict.fromkeys(("LabelMapd", "RegionMasksd", "RegionProbabilitiesd", "preprocessing"), "transforms"),
 }

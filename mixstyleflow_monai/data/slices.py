@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from monai.data import CacheDataset, DataLoader, MetaTensor
 from monai.data.utils import list_data_collate
 from monai.transforms import Compose, Randomizable
-from torch.utils.data import Dataset, RandomSampler
+from torch.utils.data import Dataset, Sampler
 
 from mixstyleflow_monai.data.transforms import EncodeRegionsd
 
@@ -140,6 +140,36 @@ def _check_pair(image: torch.Tensor, label: torch.Tensor, item: Mapping[str, Any
         raise ValueError(f"{item['image']}: the image has values that are not finite. Replace them, for example by 0.")
 
 
+class EpochOrder(Sampler[int]):
+    """Positions in an order that depends on seed and epoch alone, each as often as the others.
+
+    PyTorch's ``RandomSampler`` draws once more from its generator when an exhausted iterator is asked for more, which
+    Ignite does at the start of every epoch but the first: a resumed training would see another order.
+
+    Args:
+        length: number of positions.
+        seed: of the run.
+        num_samples: how many to give out; above ``length`` permutations are strung together. None for ``length``.
+    """
+
+    def __init__(self, length: int, seed: int, num_samples: int | None = None) -> None:
+        self.length = length
+        self.seed = seed
+        self.num_samples = length if num_samples is None else num_samples
+        self.epoch = 1
+
+    def __len__(self) -> int:
+        """Return how many positions an epoch has."""
+        return self.num_samples
+
+    def __iter__(self) -> Iterator[int]:
+        """Return the order of the current epoch."""
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
+        rounds = -(-self.num_samples // self.length)
+        order = torch.cat([torch.randperm(self.length, generator=generator) for _ in range(rounds)])
+        return iter(order[: self.num_samples].tolist())
+
+
 class TrainingLoader(DataLoader):
     """Batches of training slices whose order and augmentation depend on the seed and the epoch alone.
 
@@ -176,15 +206,16 @@ class TrainingLoader(DataLoader):
         steps = epoch_length if epoch_length is not None else max(1, len(dataset) // per_step)
         self.slices = dataset
         self.seed = seed
-        self.order = torch.Generator().manual_seed(seed)
-        # num_samples above the number of slices strings permutations together, so every batch is full.
-        sampler = RandomSampler(dataset, num_samples=steps * per_step, generator=self.order)
+        # Whole batches only: an epoch longer than the data set strings permutations together.
+        self.order = EpochOrder(len(dataset), seed, steps * per_step)
+        # Where workers augment, PyTorch draws their seeds from this generator.
+        self.worker_seeds = torch.Generator().manual_seed(seed)
         super().__init__(
             dataset,
             num_workers=num_workers,
             batch_size=per_step,
-            sampler=sampler,
-            generator=self.order,
+            sampler=self.order,
+            generator=self.worker_seeds,
             collate_fn=list_data_collate,
             **kwargs,
         )
@@ -192,7 +223,8 @@ class TrainingLoader(DataLoader):
     def set_epoch(self, epoch: int) -> None:
         """Seed order and augmentation for an epoch, counted from 1, so that a resumed run sees what it would have."""
         seed = epoch_seed(self.seed, epoch)
-        self.order.manual_seed(seed)
+        self.order.epoch = epoch
+        self.worker_seeds.manual_seed(seed)
         self.slices.set_random_state(seed % 2**32)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,9 +13,8 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
-from torch.utils.data import Sampler
 
-from mixstyleflow_monai.data import epoch_seed
+from mixstyleflow_monai.data import EpochOrder
 from mixstyleflow_monai.engines.style_statistics import Statistics, StyleStatisticsDataset
 from mixstyleflow_monai.flows import StyleFlowBank
 
@@ -27,28 +25,6 @@ def statistics_of(batch: dict[str, Tensor], device: str | torch.device) -> Stati
     """Return a batch of `StyleStatisticsDataset` items as level -> (mean, std) on a device."""
     levels = sorted({int(key.split(".")[0]) for key in batch})
     return {level: (batch[f"{level}.mean"].to(device), batch[f"{level}.std"].to(device)) for level in levels}
-
-
-class EpochOrder(Sampler[int]):
-    """All rows in an order that depends on seed and epoch alone.
-
-    PyTorch's ``RandomSampler`` draws once more from its generator when an exhausted iterator is asked for more, which
-    Ignite does at the start of every epoch but the first: a resumed training would see another order.
-    """
-
-    def __init__(self, length: int, seed: int) -> None:
-        self.length = length
-        self.seed = seed
-        self.epoch = 1
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return self.length
-
-    def __iter__(self) -> Iterator[int]:
-        """Return the order of the current epoch."""
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
-        return iter(torch.randperm(self.length, generator=generator).tolist())
 
 
 class StyleStatisticsLoader(DataLoader):

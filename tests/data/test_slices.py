@@ -286,3 +286,18 @@ def test_empty_lists_and_unknown_choices_are_refused(
     }
     with pytest.raises(ValueError, match="none of the 1 cases has a labelled slice"):
         dataset([empty], slices="labelled")
+
+
+def test_order_depends_on_seed_and_epoch_alone_even_after_an_exhausted_iterator() -> None:
+    order = EpochOrder(5, seed=3, num_samples=12)
+    order.epoch = 2
+    expected = list(order)
+    assert [expected.count(k) for k in range(5)] == pytest.approx([2.4] * 5, abs=0.7)
+    iterator = iter(order)
+    list(iterator)
+    assert next(iterator, None) is None
+    assert list(order) == expected
+    order.epoch = 3
+    assert list(order) != expected
+    assert list(EpochOrder(5, seed=4, num_samples=12)) != expected
+    assert sorted(EpochOrder(5, seed=4)) == [0, 1, 2, 3, 4]
