@@ -14,6 +14,7 @@ from monai.transforms import Compose, Lambdad
 from torch import Tensor
 
 from mixstyleflow_monai.data import (
+    EpochOrder,
     RegionEncoding,
     SliceDataset,
     TrainingLoader,
