@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import (
@@ -220,7 +221,9 @@ def preprocessing(
         ``Invertd`` can undo.
     """
     keys = ["image"] if encoding is None else ["image", LABEL_KEY]
-    steps: list[Any] = [LoadImaged(keys, image_only=True, dtype=None), EnsureChannelFirstd(keys)]
+    # Only the data range needs the type on disk; some of those that NIfTI has (big-endian ones) are not torch's.
+    dtype = None if intensity == "data_range" else np.float32
+    steps: list[Any] = [LoadImaged(keys, image_only=True, dtype=dtype), EnsureChannelFirstd(keys)]
     if intensity == "data_range":
         steps.append(ScaleDataRanged("image"))
     steps.append(EnsureTyped(keys, dtype=torch.float32))

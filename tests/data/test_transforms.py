@@ -123,6 +123,16 @@ def test_every_slice_of_every_channel_goes_from_0_to_1(
     torch.testing.assert_close(high, torch.ones_like(high))
 
 
+@pytest.mark.parametrize("dtype", ["i1", "u2", ">i2", "<u4", "i8", ">f4", "f8"])
+def test_every_type_of_voxel_is_read(dtype: str, tmp_path: Path) -> None:
+    values = np.arange(20 * 20 * 3).reshape(20, 20, 3) % 100
+    header = nib.Nifti1Header(endianness=">" if dtype.startswith(">") else "<")
+    nib.save(nib.Nifti1Image(values.astype(dtype), np.eye(4), header), tmp_path / "a.nii")
+    nib.save(nib.Nifti1Image(values.astype("f4"), np.eye(4)), tmp_path / "b.nii")
+    image, same = (preprocessing((32, 32))({"image": str(tmp_path / name)})["image"] for name in ("a.nii", "b.nii"))
+    torch.testing.assert_close(image.as_tensor(), same.as_tensor())
+
+
 def test_percentiles_tame_a_single_bright_voxel(tmp_path: Path, write_volume: Writer) -> None:
     array = texture((20, 20, 3))
     array[5, 5] = 1e4
