@@ -8,16 +8,10 @@ from typing import Any
 
 import fire
 
+from mixstyleflow_monai.bundle_errors import MISTAKES, root_cause
 from mixstyleflow_monai.pipeline import run
 
 COMMANDS: dict[str, Callable[..., Any]] = {"run": run}
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """Return the first error of a chain: MONAI wraps an error once for every configuration item it passes through."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except Exception as error:
         cause = root_cause(error)
-        if isinstance(cause, ValueError | FileNotFoundError | FileExistsError):
+        if isinstance(cause, MISTAKES):
             print(f"error: {cause}", file=sys.stderr)
             return 1
         raise

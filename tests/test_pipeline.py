@@ -12,7 +12,7 @@ import pytest
 
 from mixstyleflow_monai import pipeline
 from mixstyleflow_monai.bundle_paths import bundles_dir
-from mixstyleflow_monai.cli import main, root_cause
+from mixstyleflow_monai.cli import main
 from tests.small_dataset import SMALL, make_dataset
 
 
@@ -134,13 +134,6 @@ def test_overrides_go_to_the_phases_that_know_them() -> None:
         2: {"max_epochs": 7, "levels": [2]},
         3: {"max_epochs": 2, "probability": 1.0},
     }
-
-
-def test_first_cause_of_a_chain_is_shown() -> None:
-    first = ValueError("the mistake")
-    second = RuntimeError("wrapped")
-    second.__cause__ = first
-    assert root_cause(second) is first
 
 
 def test_error_inside_a_configuration_is_shown_without_its_wrapping(

@@ -62,7 +62,7 @@ class InPlaneGeometryd(MapTransform, InvertibleTransform):
         orientation = Orientationd(self.keys, axcodes="LPS", labels=None)
         if pixel_spacing is None:
             self.volumetric = Compose(
-                [orientation, Resized(self.keys, (*size, -1), mode=trilinear, anti_aliasing=False)]
+                [orientation, Resized(self.keys, (*size, -1), mode=trilinear, anti_aliasing=smooth)]
             )
         else:
             spacing = (float(pixel_spacing[0]), float(pixel_spacing[1]), -1.0)

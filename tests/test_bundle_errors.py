@@ -1,0 +1,42 @@
+"""Tests of what a user sees of a mistake."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from mixstyleflow_monai import bundle_errors
+
+
+def chained(first: Exception) -> RuntimeError:
+    error = RuntimeError("Failed to instantiate component")
+    error.__cause__ = RuntimeError("Failed to evaluate expression")
+    error.__cause__.__cause__ = first
+    return error
+
+
+def test_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    error = chained(ValueError("image_size=[40, 40]: use [48, 48]."))
+    bundle_errors.show(RuntimeError, error, None)
+    assert capsys.readouterr().err == "error: image_size=[40, 40]: use [48, 48].\n"
+
+
+def test_any_other_error_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    bundle_errors.show(RuntimeError, chained(ZeroDivisionError("a bug")), None)
+    text = capsys.readouterr().err
+    assert "ZeroDivisionError: a bug" in text
+    assert "Failed to instantiate component" in text
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("/env/lib/python3.11/site-packages/monai/bundle/__main__.py", True),
+        ("/env/lib/python3.11/site-packages/pytest/__main__.py", False),
+        ("monai/bundle", False),
+    ],
+)
+def test_only_a_bundle_process_is_changed(program: str, expected: bool) -> None:
+    assert bundle_errors.is_bundle_process(program) is expected
+    assert sys.excepthook is not bundle_errors.show
