@@ -19,7 +19,8 @@ from mixstyleflow_monai.engines.style_flow_trainer import (
     StyleStatisticsLoader,
     mean_log_likelihood,
 )
-from mixstyleflow_monai.engines.style_preview import StyleFlowReport, StylePanels, StylePreview
+from mixstyleflow_monai.engines.style_preview import StylePreview
+from mixstyleflow_monai.engines.style_report import StyleFlowReport, StylePanels
 from mixstyleflow_monai.engines.style_statistics import StyleStatisticsDataset, gather_statistics, style_statistics_file
 
 __all__ = [

@@ -1,8 +1,7 @@
-"""Tests of previews and reports of styles."""
+"""Tests of previews of styles."""
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,50 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from monai.transforms import Compose
 from PIL import Image
-from torch import Tensor
 
 from mixstyleflow_monai.data import RegionEncoding, SliceDataset
-from mixstyleflow_monai.engines import StyleFlowReport, StylePreview
+from mixstyleflow_monai.engines import StylePreview
 from mixstyleflow_monai.engines.style_preview import batch_dice, choose_slices, stylised_rows
-from mixstyleflow_monai.flows import StyleFlowBank
 from mixstyleflow_monai.networks import DualDecoderNet
 from mixstyleflow_monai.styles import FlowStyleMix
 
 ENCODING = RegionEncoding({"blob": [1]})
-STATISTICS = {
-    2: (torch.randn(40, 32) * 0.1, torch.rand(40, 32) + 0.5),
-    3: (torch.randn(40, 16) * 0.1, torch.rand(40, 16) + 0.5),
-    4: (torch.randn(40, 16) * 0.1, torch.rand(40, 16) + 0.5),
-}
-
-
-class Disc:
-    """Transform of {"number": n} to a disc whose size is n; no disc for 0."""
-
-    def __call__(self, data: dict[str, Any]) -> dict[str, Tensor]:
-        grid = torch.arange(32.0) - 15.5
-        disc = (grid[:, None] ** 2 + grid[None] ** 2 < float(data["number"]) ** 2)[None]
-        return {"image": 0.2 + 0.6 * disc.float(), "label": disc.to(torch.uint8)}
-
-
-@pytest.fixture
-def dataset() -> SliceDataset:
-    return SliceDataset([{"number": n} for n in (0, 4, 5, 6, 7, 8)], Compose([Disc()]), progress=False)
-
-
-@pytest.fixture
-def network() -> DualDecoderNet:
-    torch.manual_seed(0)
-    return DualDecoderNet(1, 1)
-
-
-@pytest.fixture
-def stylizer() -> FlowStyleMix:
-    bank = StyleFlowBank()
-    bank.initialize(STATISTICS)
-    return FlowStyleMix(bank)
 
 
 def engine_at(epoch: int, last: int) -> Any:
@@ -137,16 +101,3 @@ def test_poor_reconstruction_is_reported(
     with caplog.at_level(logging.WARNING):
         StylePreview(network, dataset, ENCODING, tmp_path).warn_if_poor(engine)
     assert ("reconstruction PSNR" in caplog.text) is warned
-
-
-def test_report_of_flows(
-    tmp_path: Path, dataset: SliceDataset, network: DualDecoderNet, stylizer: FlowStyleMix
-) -> None:
-    engine = engine_at(1, 1)
-    StyleFlowReport(stylizer.bank, network, dataset, ENCODING, tmp_path, statistics=STATISTICS)(engine)
-    report = json.loads((tmp_path / "style_report.json").read_text())
-    assert set(report["levels"]) == {"2", "3", "4"}
-    level = report["levels"]["2"]
-    assert level["spread_of_means_temperature_3.5"] > level["spread_of_means_temperature_1"]
-    assert "stylised_dice" in engine.state.metrics
-    assert (tmp_path / "panels" / "styles.png").is_file()
