@@ -46,10 +46,7 @@ def run_experiments(experiments: Sequence[Experiment], output: Path) -> None:
 def run_one(experiment: Experiment, seed: int, output: Path) -> None:
     """Run one seed of an experiment and note how long it took."""
     folder = output / experiment.name / f"seed{seed}"
-    note = folder / "time.json"
-    if note.is_file():
-        print(f"{folder}: done")
-        return
+    note, resumed = folder / "time.json", folder.exists()
     command = [sys.executable, "-m", "mixstyleflow_monai", "run"]
     command += ["--dataset_dir", str(experiment.dataset_dir), "--output_dir", str(folder)]
     command += ["--seed", str(seed), "--overlay", "demo", "--baseline"]
@@ -58,8 +55,10 @@ def run_one(experiment: Experiment, seed: int, output: Path) -> None:
     print(f"{experiment.name}, seed {seed}", flush=True)
     start = time.monotonic()
     subprocess.run(command, check=True)
-    # A resumed run's time would be that of its last part only, so it is marked.
-    write_json(note, {"seconds": round(time.monotonic() - start), "commit": git_commit()})
+    # The command skips what is done and refuses other settings; the time is that of the part that it did.
+    if not note.is_file():
+        seconds = round(time.monotonic() - start)
+        write_json(note, {"seconds": seconds, "resumed": resumed, "commit": git_commit()})
 
 
 def read_results(experiments: Sequence[Experiment], output: Path) -> pd.DataFrame:

@@ -167,7 +167,11 @@ def _write(folder: Path, request: dict[str, Any]) -> None:
             "regions": task["regions"],
             "source_domain": source,
             "cases": assign_splits(cases, source, seed=request["seed"]),
-            "processing": {**request, "domains": {domain.name: asdict(domain) for domain in task["domains"]}},
+            "processing": {
+                **request,
+                "split": {"seed": request["seed"]},
+                "domains": {domain.name: asdict(domain) for domain in task["domains"]},
+            },
         },
     )
     contact_sheet(load_dataset(folder), folder / SHEET_FILE)

@@ -15,8 +15,12 @@ MISTAKES = (ValueError, FileNotFoundError, FileExistsError)
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """Return the first error of a chain."""
-    while error.__cause__ is not None:
+    """Return what to tell the user of a chain of errors.
+
+    That is the outermost mistake in it, which has our own message and may in turn have a library's as its cause; the
+    innermost error if there is no mistake in it.
+    """
+    while not isinstance(error, MISTAKES) and error.__cause__ is not None:
         error = error.__cause__
     return error
 

@@ -13,11 +13,14 @@ from typing import Any
 
 import pandas as pd
 
+from mixstyleflow_monai import bundle_paths
 from mixstyleflow_monai.artifacts import atomic_path, manifest_path, read_manifest, sha256_file, write_json
-from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
+from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 
 logger = logging.getLogger(__name__)
 BASELINE = "no_stylizer"
+# Files in a configs folder that are a configuration of their own, and not an overlay on train.json.
+WHOLE_CONFIGS = ("train", "evaluate", "inference", "metadata")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def run(
     seed: int = 0,
     overlay: str | Sequence[str] = (),
     baseline: bool = False,
-    bundles: str | None = None,
+    bundles_dir: str | None = None,
     tracking: str | None = None,
     **overrides: Any,
 ) -> None:
@@ -62,20 +65,22 @@ def run(
         overlay: names of overlay files in the bundles' configs folders, for example "demo"; a bundle without a file of
             that name goes without it.
         baseline: also train and evaluate the equal-steps baseline, Phase III without a stylizer, in baseline/.
-        bundles: folder of the bundles; default: the checkout's, or those that came with the package.
+        bundles_dir: folder of the bundles; default: the checkout's, or those that came with the package.
         tracking: "mlflow" for MONAI's default tracking.
         **overrides: configuration values of all phases by id, for example --max_epochs 20; "phaseN:" in front means
             one phase only, for example --phase2:max_epochs 50.
     """
     description = _load_dataset(dataset_dir)
-    root = bundles_dir(bundles)
+    root = bundle_paths.bundles_dir(bundles_dir)
     out = Path(output_dir).resolve()
     wanted = _parse_phases(phases)
     overlays = (overlay,) if isinstance(overlay, str) else tuple(overlay)
     _check_overlays(root, overlays)
     by_phase = _overrides_by_phase(root, overrides)
     steps = _steps(root, out, str(description.path), wanted, seed, overlays, by_phase, baseline)
-    _check_same_request(out, description.sha256, seed, overlays, by_phase)
+    for step in steps:
+        _check_settings(root, step)
+    _check_same_request(out, _request(root, description.sha256, seed, overlays, by_phase))
     for step in steps:
         _train(root, out, step, tracking)
     evaluated = [step for step in steps if step.phase != 2]
@@ -86,9 +91,9 @@ def run(
 
 
 def _load_dataset(dataset_dir: str) -> Any:
-    from mixstyleflow_monai.data import load_dataset  # heavy import, not needed for --help
+    from mixstyleflow_monai.data import check_headers, load_dataset
 
-    return load_dataset(str(dataset_dir))
+    return check_headers(load_dataset(str(dataset_dir)))
 
 
 def _parse_phases(phases: str | int | Sequence[int]) -> tuple[int, ...]:
@@ -103,10 +108,15 @@ def _parse_phases(phases: str | int | Sequence[int]) -> tuple[int, ...]:
 
 
 def _check_overlays(root: Path, overlays: Sequence[str]) -> None:
-    known = sorted({path.stem for name in PHASE_BUNDLES.values() for path in (root / name / "configs").glob("*.json")})
+    folders = [root / name / "configs" for name in PHASE_BUNDLES.values()]
+    names = {
+        path.relative_to(folder).with_suffix("").as_posix() for folder in folders for path in folder.rglob("*.json")
+    }
+    # A method decides what Phase III is; the baseline has an option of its own.
+    known = sorted(name for name in names if name not in WHOLE_CONFIGS and not name.startswith("methods/"))
     for overlay in overlays:
-        if not any((root / name / "configs" / f"{overlay}.json").is_file() for name in PHASE_BUNDLES.values()):
-            raise ValueError(f"overlay={overlay!r}: no bundle has configs/{overlay}.json. Known files: {known}.")
+        if overlay not in known:
+            raise ValueError(f"overlay={overlay!r}: no bundle has configs/{overlay}.json to lay over. Known: {known}.")
 
 
 def _overrides_by_phase(root: Path, overrides: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
@@ -162,23 +172,53 @@ def _steps(
     return steps
 
 
-def _check_same_request(
-    out: Path, dataset_sha256: str, seed: int, overlays: Sequence[str], by_phase: Mapping[int, Mapping[str, Any]]
-) -> None:
-    """Refuse to go on in a folder that holds a run with other settings: its results would be a mixture."""
+def _check_settings(root: Path, step: Step) -> None:
+    """Build the small parts of a step from its settings, so that a wrong value is told before hours of training."""
+    from mixstyleflow_monai.flows import StyleFlowBank
+    from mixstyleflow_monai.losses import SegmentationLoss
+    from mixstyleflow_monai.styles import FlowStyleMix
+
+    settings: dict[str, Any] = {}
+    for file in (str(root / PHASE_BUNDLES[step.phase] / "configs" / "train.json"), *step.overlays):
+        settings |= json.loads(Path(file).read_text(encoding="utf-8"))
+    settings |= step.overrides
+    if step.phase == 1:
+        SegmentationLoss(settings["activation"], settings["loss"])
+    elif step.phase == 2:
+        keys = ("spread", "log_scale_bound", "clamp", "clip_to_envelope", "clamp_means", "std_floor")
+        levels = dict.fromkeys(settings["levels"], 2)
+        StyleFlowBank(levels, settings["temperatures"], **{key: settings[key] for key in keys})
+    elif settings["stylizer"] is not None:
+        keys = ("probability", "alpha", "style_per", "weight_per", "weight_law")
+        FlowStyleMix(StyleFlowBank(), output=settings["stylized_output"], **{key: settings[key] for key in keys})
+
+
+def _request(
+    root: Path, dataset_sha256: str, seed: int, overlays: Sequence[str], by_phase: Mapping[int, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return what a run's results depend on, as JSON values."""
+    files = [root / name / "configs" / f"{o}.json" for name in PHASE_BUNDLES.values() for o in ("train", *overlays)]
     request = {
         "dataset_sha256": dataset_sha256,
         "seed": seed,
         "overlay": list(overlays),
         **{f"phase {phase}": dict(values) for phase, values in by_phase.items()},
+        **{f"SHA-256 of {f.relative_to(root).as_posix()}": sha256_file(f) for f in files if f.is_file()},
     }
+    loaded: dict[str, Any] = json.loads(json.dumps(request))
+    return loaded
+
+
+def _check_same_request(out: Path, request: Mapping[str, Any]) -> None:
+    """Refuse to go on in a folder that holds a run with other settings: its results would be a mixture."""
     path = out / "run.json"
-    if path.is_file():
+    started = any(out.glob("*/models/*")) or any(out.glob("*/checkpoints/*"))
+    if path.is_file() and started:
         before = json.loads(path.read_text(encoding="utf-8"))
         different = [
             f"{key}: was {before.get(key)}, now {request.get(key)}"
             for key in sorted({*before, *request})
-            if before.get(key) != json.loads(json.dumps(request.get(key)))
+            if before.get(key) != request.get(key)
         ]
         if different:
             raise ValueError(
@@ -197,12 +237,19 @@ def _train(root: Path, out: Path, step: Step, tracking: str | None) -> None:
     settings: dict[str, Any] = {**step.overrides, "output_dir": str(folder)}
     if tracking:
         settings["tracking"] = tracking
+        # MONAI appends to this text to name the executed configuration; only an expression makes that a path.
+        settings["output_dir"] = f"${str(folder)!r}"
     _run_bundle([str(configs / "train.json"), *step.overlays], settings)
 
 
 def _is_done(artifact: Path) -> bool:
     """True if the artifact and its manifest belong together: both are written at the very end of a training."""
-    return artifact.is_file() and manifest_path(artifact).is_file() and bool(read_manifest(artifact))
+    if not artifact.is_file() or not manifest_path(artifact).is_file():
+        return False
+    try:
+        return bool(read_manifest(artifact))
+    except ValueError:  # stopped between the two, or damaged since: the training goes on from its checkpoint
+        return False
 
 
 def _evaluate(root: Path, out: Path, step: Step, dataset: str, dataset_sha256: str) -> None:

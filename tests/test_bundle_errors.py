@@ -22,6 +22,13 @@ def test_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "error: image_size=[40, 40]: use [48, 48].\n"
 
 
+def test_our_message_is_shown_and_not_the_library_error_below_it(capsys: pytest.CaptureFixture[str]) -> None:
+    ours = ValueError("dataset.json: not valid JSON. Write it again.")
+    ours.__cause__ = ValueError("Expecting property name: line 2 column 1")
+    bundle_errors.show(RuntimeError, chained(ours), None)
+    assert capsys.readouterr().err == "error: dataset.json: not valid JSON. Write it again.\n"
+
+
 def test_any_other_error_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     bundle_errors.show(RuntimeError, chained(ZeroDivisionError("a bug")), None)
     text = capsys.readouterr().err

@@ -110,11 +110,17 @@ def test_dataset_mistake_is_one_message_and_exit_code_one(tmp_path: Path, capsys
     [
         ({"phases": "1,4"}, r"phases='1,4': expected some of 1, 2 and 3"),
         ({"phases": "all"}, r"phases='all'"),
-        ({"overlay": "demoo"}, r"overlay='demoo': no bundle has configs/demoo.json.*demo"),
+        ({"overlay": "demoo"}, r"overlay='demoo': no bundle has configs/demoo.json.*'demo'"),
         ({"max_epoch": 3}, r"--max_epoch: no such option.*max_epochs"),
         ({"phase4:max_epochs": 3}, r"--phase4:max_epochs: expected phase1:"),
         ({"phase1:temperatures": 3}, r"--phase1:temperatures: no such option"),
-        ({"bundles": "/nowhere"}, r"bundles_dir: no folder with"),
+        ({"bundles_dir": "/nowhere"}, r"bundles_dir: no folder with"),
+        ({"overlay": "train"}, r"overlay='train'"),
+        ({"overlay": "methods/no_stylizer"}, r"overlay='methods/no_stylizer'"),
+        ({"probability": 2}, r"probability=2"),
+        ({"phase2:spread": "sd"}, r"spread is 'sd'"),
+        ({"phase3:style_per": "volume"}, r"style_per='volume'"),
+        ({"activation": "relu"}, r"activation='relu'"),
     ],
 )
 def test_mistaken_options_are_refused_before_anything_is_written(
@@ -146,3 +152,5 @@ def test_error_inside_a_configuration_is_shown_without_its_wrapping(
     assert "image_size=[40, 40]: expected two multiples of 16" in error
     assert "Use [48, 48]" in error
     assert not (tmp_path / "out" / "phase1" / "models").exists()
+    # The mistake does not lock the folder: with another size the run may start there.
+    pipeline._check_same_request(tmp_path / "out", {"seed": 0})

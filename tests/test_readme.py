@@ -57,7 +57,6 @@ def run_line(line: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert module == "data_prep"
         if "--output" in arguments and arguments[0] == "folder":
             shutil.rmtree(workplace / "dataset")
-            shutil.rmtree(workplace / "runs")
         assert data_prep_main(arguments) == 0
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mixstyleflow_monai.data.augmentations import augmentation
+    from mixstyleflow_monai.data.case_checks import check_headers
     from mixstyleflow_monai.data.dataset_description import Case, DatasetDescription, load_dataset, save_dataset
     from mixstyleflow_monai.data.inference import ImageSlices, SaveLabeld, common_folder, inference_datalist
     from mixstyleflow_monai.data.regions import RegionEncoding
@@ -32,6 +33,7 @@ __all__ = [
     "Task",
     "TrainingLoader",
     "augmentation",
+    "check_headers",
     "common_folder",
     "epoch_seed",
     "inference_datalist",
@@ -45,6 +47,7 @@ _MODULE_OF = {
     "augmentation": "augmentations",
     **dict.fromkeys(("Case", "DatasetDescription", "load_dataset", "save_dataset"), "dataset_description"),
     **dict.fromkeys(("ImageSlices", "SaveLabeld", "common_folder", "inference_datalist"), "inference"),
+    "check_headers": "case_checks",
     "RegionEncoding": "regions",
     **dict.fromkeys(("EpochOrder", "SliceDataset", "TrainingLoader", "epoch_seed"), "slices"),
     "Task": "task",

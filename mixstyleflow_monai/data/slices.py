@@ -66,6 +66,12 @@ class SliceDataset(Dataset[Any], Randomizable):
             self.index += self._slices_of(number, slices)
         if not self.index:
             raise ValueError(f"SliceDataset: none of the {len(data)} cases has a labelled slice. Check the labels.")
+        targets = (self.cases[number]["label"] for number in range(len(self.cases)))
+        if not any(bool((target[1:] if self.exclusive else target).any()) for target in targets):
+            raise ValueError(
+                f"SliceDataset: no region is in any of the {len(data)} labels, the first is {data[0]['label']}. Check "
+                "that the labels hold the values that the regions of dataset.json list."
+            )
 
     def _slices_of(self, number: int, slices: str) -> list[tuple[int, int | None]]:
         case = self.cases[number]

@@ -11,7 +11,13 @@ from mixstyleflow_monai.engines.handlers import (
     load_network,
     save_state_dict,
 )
-from mixstyleflow_monai.engines.lineage import TrainingIdentity, copy_network, load_style_flows, training_facts
+from mixstyleflow_monai.engines.lineage import (
+    TrainingIdentity,
+    check_training_data,
+    copy_network,
+    load_style_flows,
+    training_facts,
+)
 from mixstyleflow_monai.engines.segmentation_trainer import DualDecoderTrainer, denoising_input
 from mixstyleflow_monai.engines.style_flow_trainer import (
     StyleFlowEvaluator,
@@ -39,6 +45,7 @@ __all__ = [
     "StyleStatisticsDataset",
     "StyleStatisticsLoader",
     "TrainingIdentity",
+    "check_training_data",
     "copy_network",
     "denoising_input",
     "gather_statistics",

@@ -82,8 +82,8 @@ class ResumeCheckpoint(CheckpointLoader):
 class BestModel:
     """Keep the weights of the best validation so far. Attach to the evaluator.
 
-    The best metric is part of this handler's state, so that a resumed run does not take its first validation for the
-    best one.
+    The best metric and its weights are part of this handler's state. A resumed run so neither takes its first
+    validation for the best one, nor keeps a file that a training ahead of the checkpoint has left.
 
     Args:
         network: module whose weights are saved.
@@ -95,6 +95,7 @@ class BestModel:
         self.path = Path(path)
         self.best_metric: float | None = None
         self.best_epoch = 0
+        self.weights: dict[str, torch.Tensor] = {}
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator with a key metric."""
@@ -108,15 +109,24 @@ class BestModel:
             return
         if self.best_metric is None or value > self.best_metric:
             self.best_metric, self.best_epoch = float(value), int(engine.state.epoch)
-            save_state_dict(self.network, self.path)
+            self.weights = {key: value.clone() for key, value in cpu_state_dict(self.network).items()}
+            save_tensors(self.path, self.weights)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the best metric and its epoch."""
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The best metric and its epoch."""
         return {"best_metric": self.best_metric, "best_epoch": self.best_epoch}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best metric, its epoch and its weights."""
+        return {**self.summary, "weights": self.weights}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore `state_dict`."""
+        """Restore `state_dict`, and the file."""
         self.best_metric, self.best_epoch = state["best_metric"], state["best_epoch"]
+        self.weights = {key: value.cpu() for key, value in state["weights"].items()}
+        if self.weights:
+            save_tensors(self.path, self.weights)
 
 
 class PublishModel:
@@ -165,9 +175,8 @@ class PublishModel:
         chosen: dict[str, Any] = {"selection": "last", "epoch": int(engine.state.epoch)}
         # Without a validation in this training, a file is what an earlier training left.
         if self.selection == "best" and self.best is not None and self.best.best_metric is not None:
-            state = torch.load(self.best.path, map_location="cpu", weights_only=True)
-            self.network.load_state_dict(state)
-            chosen = {"selection": "best source validation", **self.best.state_dict()}
+            self.network.load_state_dict(self.best.weights)
+            chosen = {"selection": "best source validation", **self.best.summary}
         self.save(self.network, self.path)
         write_manifest(self.path, self.kind, made_from=self.made_from, facts={**self.facts, "checkpoint": chosen})
         logger.info("wrote %s (%s)", self.path, chosen)
@@ -175,8 +184,12 @@ class PublishModel:
 
 def save_state_dict(network: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the bare state dict on the CPU, atomically."""
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    save_tensors(path, state)
+    save_tensors(path, cpu_state_dict(network))
+
+
+def cpu_state_dict(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a module's state dict on the CPU; tensors that are there already share their memory with the module."""
+    return {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
 
 
 def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:

@@ -18,7 +18,7 @@ from mixstyleflow_monai.artifacts import (
     sha256_file,
     write_json,
 )
-from mixstyleflow_monai.data import DatasetDescription, Task
+from mixstyleflow_monai.data import DatasetDescription, Task, check_headers
 from mixstyleflow_monai.flows import StyleFlowBank
 
 
@@ -54,9 +54,40 @@ def training_facts(
             split: [case.id for case in description.select(split, description.source_domain)]
             for split in ("train", "validation")
         },
+        "training_images_sha256": sorted(
+            case.sha256["image"]
+            for split in ("train", "validation")
+            for case in description.select(split, description.source_domain)
+            if "image" in case.sha256
+        ),
         "task": task.to_json(),
         "settings": dict(settings),
     }
+
+
+def check_training_data(model_path: str | os.PathLike[str], description: DatasetDescription) -> DatasetDescription:
+    """Return the data set if a model's training saw none of its test images, and all headers are in order.
+
+    Raises:
+        ValueError: the model was trained on another source domain, or on images that are test cases here. Their scores
+            would be those of images that the network has seen.
+    """
+    manifest = read_manifest(model_path)
+    source = manifest["source_domain"]
+    if source != description.source_domain:
+        raise ValueError(
+            f"{model_path}: trained on source domain {source!r}, but {description.path} has the source domain "
+            f"{description.source_domain!r}, so images it was trained on would count as unseen. Train phase 1 on this "
+            f"data set, or make one with `python -m data_prep resplit {description.path.parent} --source {source}`."
+        )
+    seen = set(manifest.get("training_images_sha256", []))
+    leaked = [case.id for case in description.select("test") if case.sha256.get("image") in seen]
+    if leaked:
+        raise ValueError(
+            f"{description.path}: {len(leaked)} test cases, among them {leaked[:3]}, were trained on or validated with "
+            f"by {model_path}. The split is another one than at training; use that data set, or train phase 1 on this."
+        )
+    return check_headers(description)
 
 
 class TrainingIdentity:

@@ -68,7 +68,7 @@ class DualDecoderTrainer(SupervisedTrainer):
         self.max_skipped_steps = max_skipped_steps
         self.seed = seed
         self.skipped_steps = 0
-        self.noise_generator = torch.Generator(device=kwargs["device"])
+        self.noise_generator = torch.Generator(device=kwargs["device"]).manual_seed(seed)
         # Curves need no decollated copies of every training image.
         super().__init__(**{"decollate": False, **kwargs})
 

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 POOR_PSNR = 18.0
 """Reconstructions below this many dB are reported as too poor to stylise; see docs/results.md for how it was found."""
 
+METRICS = ("reconstruction_psnr", "plain_dice", "stylised_dice")
 POOR_TEXT = (
     "reconstruction PSNR %.1f dB is below %.0f dB: the image decoder loses too much for stylised images to keep their "
     "anatomy. Look at %s; train phase 1 longer or at a larger image_size."
@@ -73,8 +74,15 @@ class StylePreview:
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._forget)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.warn_if_poor)
+
+    @staticmethod
+    def _forget(engine: Any) -> None:
+        """Remove the numbers of an earlier epoch, which logs and trackers would show again as this one's."""
+        for name in METRICS:
+            engine.state.metrics.pop(name, None)
 
     def __call__(self, engine: Any) -> None:
         """Measure at this epoch if it is due."""

@@ -180,5 +180,8 @@ def _is_current(path: Path, network_path: str | os.PathLike[str], settings: Mapp
     """True if the file was gathered from this network with these settings."""
     if not path.is_file() or not manifest_path(path).is_file():
         return False
-    manifest = read_manifest(path, kind="style_statistics")
+    try:
+        manifest = read_manifest(path, kind="style_statistics")
+    except ValueError:  # stopped between the file and its manifest: gather again
+        return False
     return check_same_sources(manifest, {"network": network_path}) and manifest["settings"] == dict(settings)

@@ -33,7 +33,6 @@ class DomainEvaluation:
         output_dir: folder to write to.
         phase: 1 or 3.
         seed: of the training.
-        trained_on: source domain of the training, if known; it must be the data set's.
         facts: further entries of the record.
         show_table: print the table at the end.
     """
@@ -46,15 +45,9 @@ class DomainEvaluation:
         *,
         phase: int,
         seed: int = 0,
-        trained_on: str | None = None,
         facts: Mapping[str, Any] | None = None,
         show_table: bool = True,
     ) -> None:
-        if trained_on not in (None, source_domain):
-            raise ValueError(
-                f"the model was trained on {trained_on!r}, but the data set's source domain is {source_domain!r}: its "
-                f"training cases would count as unseen. Use `python -m data_prep resplit --source {trained_on}`."
-            )
         self.encoding = encoding
         self.source_domain = source_domain
         self.output_dir = Path(output_dir)

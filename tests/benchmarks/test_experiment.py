@@ -60,7 +60,7 @@ def test_report_without_runs_says_so(tmp_path: Path) -> None:
         report([Experiment("discs", tmp_path / "data")], tmp_path)
 
 
-def test_seeds_go_round_and_finished_ones_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_go_round_and_a_second_call_leaves_the_rest_to_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
     def record(command: list[str], **_: Any) -> None:
@@ -79,8 +79,11 @@ def test_seeds_go_round_and_finished_ones_are_skipped(tmp_path: Path, monkeypatc
         "a_data1",
     ]
     assert "--image_size [32, 32]" in ran[0]
+    note = tmp_path / "a" / "seed0" / "time.json"
+    first = note.read_text()
     run_experiments(experiments, tmp_path)
-    assert len(ran) == 3
+    assert ran[3:] == ran[:3]
+    assert note.read_text() == first
 
 
 def test_reconstruction_explains_its_arguments() -> None:

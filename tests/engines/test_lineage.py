@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from mixstyleflow_monai.artifacts import read_manifest, write_manifest
-from mixstyleflow_monai.engines import copy_network, load_style_flows, save_state_dict
+from mixstyleflow_monai.data import Case, DatasetDescription, Task
+from mixstyleflow_monai.engines import (
+    check_training_data,
+    copy_network,
+    load_style_flows,
+    save_state_dict,
+    training_facts,
+)
 from mixstyleflow_monai.flows import StyleFlowBank
 
 
@@ -68,3 +75,48 @@ def test_copied_network_is_the_same_and_a_damaged_copy_is_replaced(tmp_path: Pat
     copy_network(network, target)
     assert target.read_bytes() == network.read_bytes()
     assert copy_network(network, network) == str(network)
+
+
+def description(folder: Path, splits: dict[str, str], source: str = "home") -> DatasetDescription:
+    """A described data set, without files: image names and splits."""
+    cases = tuple(
+        Case(
+            name,
+            source if not name.startswith("far") else "far",
+            name,
+            split,
+            folder / f"{name}.png",
+            folder / f"{name}_label.png",
+            {"image": f"hash of {name}"},
+            None,
+        )
+        for name, split in splits.items()
+    )
+    return DatasetDescription(folder / "dataset.json", "discs", 2, 1, {"disc": [1]}, source, cases, {}, "0")
+
+
+def write_trained(path: Path, trained_on: DatasetDescription) -> Path:
+    save_state_dict(torch.nn.Linear(2, 2), path)
+    task = Task(1, {"disc": [1]}, (32, 32))
+    facts = training_facts("phase1_base_segmentation", 1, trained_on, task, 0, {})
+    write_manifest(path, "segmentation_network", facts=facts)
+    return path
+
+
+def test_images_of_the_training_are_no_test_cases_of_another_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixstyleflow_monai.engines.lineage.check_headers", lambda found: found)
+    own = description(tmp_path, {"a": "train", "b": "validation", "c": "test", "far1": "test"})
+    model = write_trained(tmp_path / "model.pt", own)
+    assert check_training_data(model, own) is own
+    other = description(tmp_path, {"a": "test", "b": "test", "c": "train", "far1": "test"})
+    with pytest.raises(ValueError, match=r"2 test cases, among them \['a', 'b'\], were trained on"):
+        check_training_data(model, other)
+
+
+def test_another_source_domain_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    model = write_trained(tmp_path / "model.pt", description(tmp_path, {"a": "train", "far1": "test"}))
+    turned = description(tmp_path, {"a": "train"}, source="away")
+    with pytest.raises(ValueError, match=r"trained on source domain 'home'.*'away'.*resplit .* --source home"):
+        check_training_data(model, turned)

@@ -67,8 +67,3 @@ def test_handler_writes_json_csv_and_metrics(tmp_path: Path) -> None:
     assert record["method"] == "mixstyleflow"
     assert engine.state.metrics["unseen_dice"] == 0.0
     assert len((tmp_path / "evaluation.csv").read_text().splitlines()) == 5
-
-
-def test_model_of_another_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"trained on 'far'.*source domain is 'home'.*resplit --source far"):
-        DomainEvaluation(ENCODING, "home", tmp_path, phase=3, trained_on="far")
