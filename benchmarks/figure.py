@@ -17,7 +17,7 @@ from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
 from mixstyleflow_monai.report import save_panel
 from mixstyleflow_monai.styles import FlowStyleMix
 
-COLUMNS = 6
+COLUMNS = 5
 
 
 def middle_slices(description: DatasetDescription, task: Task, domain: str, count: int) -> torch.Tensor:
@@ -51,7 +51,8 @@ def main(run: str, dataset_dir: str, output: str = "docs/figures/styles.png", se
         rows = {f"source\n{description.source_domain}": source}
         for number in range(2):
             styled = stylised_rows(stylizer, network, source, latent, seed + number)
-            rows[f"stylised,\nin domain {number + 1}"] = styled["in domain"]
+            if number == 0:
+                rows["stylised,\nin domain"] = styled["in domain"]
             rows[f"stylised,\nout of domain {number + 1}"] = styled["out of domain"]
     order = sorted(rows, key=lambda name: (not name.startswith("source"), "out" in name))
     panel = {name: rows[name] for name in order}

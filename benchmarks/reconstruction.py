@@ -1,6 +1,6 @@
 """How good must reconstructions be to stylise? ``python -m benchmarks.reconstruction RUN DATASET [RUN DATASET ...]``.
 
-For finished runs of phases 1 and 2: the reconstruction PSNR of the Phase I network, and the Dice that this network
+For finished runs of phase 1, and better of phases 1 and 2: the reconstruction PSNR of the Phase I network, and the Dice that this network
 reaches on source images, on their reconstructions, and on images stylised out of domain, once with the decoder's lost
 detail added back and once as they are decoded. A large fall says that the hard examples are other anatomy and not the
 same anatomy in another style.
@@ -26,13 +26,13 @@ COLUMNS = ("run", "PSNR dB", "plain", "reconstruction", "stylised, detail", "sty
 
 
 def measure(run: Path, dataset_dir: Path) -> list[float]:
-    """Return PSNR and the four Dice values of one run."""
+    """Return PSNR and the Dice values of one run; those of stylised images only where there are flows."""
     model = run / "phase1" / "models" / "model.pt"
     task, description = Task.from_model(model), load_dataset(dataset_dir)
     network = DualDecoderNet(**task.network_settings())
     load_network(network, model)
     network.eval()
-    bank = load_style_flows(run / "phase2" / "models" / "style_flows.pt", model)
+    flows = run / "phase2" / "models" / "style_flows.pt"
     cases = description.datalist("validation") + description.datalist("test", description.source_domain)
     dataset = SliceDataset(cases, task.training_preprocessing(), slices="labelled", progress=False)
     images, target = choose_slices(dataset, 40, torch.device("cpu"))
@@ -40,8 +40,8 @@ def measure(run: Path, dataset_dir: Path) -> list[float]:
         latent = network.encode(images)
         reconstruction = network.decode_image(latent)
     shown = [images, reconstruction]
-    for output in ("detail", "decoded"):
-        stylizer = FlowStyleMix(bank, output=output)
+    for output in ("detail", "decoded") if flows.is_file() else ():
+        stylizer = FlowStyleMix(load_style_flows(flows, model), output=output)
         shown.append(stylised_rows(stylizer, network, images, latent)["out of domain"])
     dice = [batch_dice(network, shown_images, target, task.encoding) for shown_images in shown]
     return [float(peak_signal_to_noise_ratio(reconstruction, images).mean()), *dice]

@@ -60,7 +60,9 @@ def test_report_without_runs_says_so(tmp_path: Path) -> None:
         report([Experiment("discs", tmp_path / "data")], tmp_path)
 
 
-def test_seeds_go_round_and_a_second_call_leaves_the_rest_to_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_go_round_and_a_second_call_leaves_the_rest_to_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ran: list[str] = []
 
     def record(command: list[str], **_: Any) -> None:
