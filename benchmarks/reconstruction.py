@@ -1,9 +1,9 @@
 """How good must reconstructions be to stylise? ``python -m benchmarks.reconstruction RUN DATASET [RUN DATASET ...]``.
 
-For finished runs of phase 1, and better of phases 1 and 2: the reconstruction PSNR of the Phase I network, and the Dice that this network
-reaches on source images, on their reconstructions, and on images stylised out of domain, once with the decoder's lost
-detail added back and once as they are decoded. A large fall says that the hard examples are other anatomy and not the
-same anatomy in another style.
+For finished runs of phase 1, and better of phases 1 and 2: the reconstruction PSNR of the Phase I network, and the
+Dice that this network reaches on source images, on their reconstructions, and on images stylised out of domain, once
+with the decoder's lost detail added back and once as they are decoded. A large fall says that the hard examples are
+other anatomy and not the same anatomy in another style.
 """
 
 from __future__ import annotations
