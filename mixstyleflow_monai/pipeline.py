@@ -185,9 +185,9 @@ def _check_settings(root: Path, step: Step) -> None:
     if step.phase == 1:
         SegmentationLoss(settings["activation"], settings["loss"])
     elif step.phase == 2:
-        keys = ("spread", "log_scale_bound", "clamp", "clip_to_envelope", "clamp_means", "std_floor")
+        options = ("spread", "log_scale_bound", "clamp", "clip_to_envelope", "clamp_means", "std_floor")
         levels = dict.fromkeys(settings["levels"], 2)
-        StyleFlowBank(levels, settings["temperatures"], **{key: settings[key] for key in keys})
+        StyleFlowBank(levels, settings["temperatures"], **{key: settings[key] for key in options})
     elif settings["stylizer"] is not None:
         keys = ("probability", "alpha", "style_per", "weight_per", "weight_law")
         FlowStyleMix(StyleFlowBank(), output=settings["stylized_output"], **{key: settings[key] for key in keys})
