@@ -13,11 +13,10 @@ from torch import Tensor
 from mixstyleflow_monai.artifacts import write_json
 from mixstyleflow_monai.data import RegionEncoding, SliceDataset
 from mixstyleflow_monai.engines.style_preview import (
-    POOR_PSNR,
-    POOR_TEXT,
     batch_dice,
     choose_slices,
     stylised_rows,
+    warn_if_poor,
 )
 from mixstyleflow_monai.engines.style_statistics import Statistics
 from mixstyleflow_monai.flows import StyleFlowBank
@@ -98,8 +97,7 @@ class StyleFlowReport:
             title=f"reconstruction {report['reconstruction_psnr']:.1f} dB, Phase I Dice plain "
             f"{report['plain_dice']:.1f}, out of domain {report['stylised_dice']:.1f}",
         )
-        if report["reconstruction_psnr"] < POOR_PSNR:
-            logger.warning(POOR_TEXT, report["reconstruction_psnr"], POOR_PSNR, self.output_dir / "panels")
+        warn_if_poor(engine.state.metrics, self.output_dir / "panels")
 
     def _level(self, level: int) -> dict[str, float]:
         mean, std = (t.to(self.device) for t in self.statistics[level])

@@ -87,17 +87,25 @@ def test_out_of_domain_styles_are_wider(network: DualDecoderNet, stylizer: FlowS
     assert moved["out of domain"] > moved["in domain"] > 0
 
 
-@pytest.mark.parametrize(("psnr", "warned"), [(5.0, True), (35.0, False)])
-def test_poor_reconstruction_is_reported(
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ({"reconstruction_psnr": 5.0}, "reconstruction PSNR 5.0 dB is below"),
+        ({"reconstruction_psnr": 35.0, "plain_dice": 90.0, "stylised_dice": 40.0}, "Dice of 40.0 on stylised images"),
+        ({"reconstruction_psnr": 35.0, "plain_dice": 90.0, "stylised_dice": 80.0}, ""),
+    ],
+)
+def test_poor_styles_are_reported(
     tmp_path: Path,
     dataset: SliceDataset,
     network: DualDecoderNet,
     caplog: pytest.LogCaptureFixture,
-    psnr: float,
-    warned: bool,
+    numbers: dict[str, float],
+    expected: str,
 ) -> None:
     engine = engine_at(1, 1)
-    engine.state.metrics["reconstruction_psnr"] = psnr
+    engine.state.metrics.update(numbers)
     with caplog.at_level(logging.WARNING):
         StylePreview(network, dataset, ENCODING, tmp_path).warn_if_poor(engine)
-    assert ("reconstruction PSNR" in caplog.text) is warned
+    assert expected in caplog.text
+    assert bool(expected) == bool(caplog.text)
