@@ -34,9 +34,9 @@ def prostate_augmentation(image_size: Sequence[int]) -> Compose:
     chance of 0.5; a random crop of a field zero-padded by 9/7 (288 to 224 pixels in the paper); both flips with 0.5;
     contrast x U(0.8, 1.2) and brightness U(-0.1, 0.1) with 0.5 each.
 
-    Deviations: the published code pads first, so that its affine and its crop bring in tissue from outside the network's
-    field where the volume has any, and draws contrast and brightness together; here the field is what was cached, and
-    zeros come in from outside it.
+    Deviations: the published code pads first, so that its affine and its crop bring in tissue from outside the
+    network's field where the volume has any, and draws contrast and brightness together; here the field is what was
+    cached, and zeros come in from outside it.
     """
     height, width = (int(n) for n in image_size)
     padded = (round(height * 9 / 7), round(width * 9 / 7))
