@@ -5,6 +5,7 @@ A volume is a stack of slices along its last axis; everything here treats a 2-D 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -133,34 +134,52 @@ class ScaleDataRanged(MapTransform):
         return result
 
 
-class EncodeRegionsd(MapTransform):
+class RegionTransformd(MapTransform):
+    """Convert each key with a `RegionEncoding`; subclasses say how.
+
+    Args:
+        keys: what to convert.
+        encoding: regions of the label values.
+    """
+
+    def __init__(self, keys: KeysCollection, encoding: RegionEncoding) -> None:
+        super().__init__(keys)
+        self.encoding = encoding
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Convert the keys that are there."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.convert(result[key])
+        return result
+
+    @abstractmethod
+    def convert(self, value: torch.Tensor) -> torch.Tensor:
+        """Return what one value becomes."""
+
+
+class EncodeRegionsd(RegionTransformd):
     """Turn an integer label map (1, ...) into the network's target channels, uint8 (out_channels, ...)."""
 
-    def __init__(self, keys: KeysCollection, encoding: RegionEncoding) -> None:
-        super().__init__(keys)
-        self.encoding = encoding
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Apply to the keys."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self.encoding.target(torch.as_tensor(result[key]))
-        return result
+    def convert(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the target."""
+        return self.encoding.target(torch.as_tensor(value))
 
 
-class RegionProbabilitiesd(MapTransform):
+class RegionProbabilitiesd(RegionTransformd):
     """Turn logits (out_channels, ...) into region probabilities (K, ...)."""
 
-    def __init__(self, keys: KeysCollection, encoding: RegionEncoding) -> None:
-        super().__init__(keys)
-        self.encoding = encoding
+    def convert(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities."""
+        return self.encoding.probabilities(value[None])[0]
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Apply to the keys."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self.encoding.probabilities(result[key][None])[0]
-        return result
+
+class LabelMapd(RegionTransformd):
+    """Turn region probabilities (K, ...) into one integer label map, uint8 (1, ...), nested regions resolved."""
+
+    def convert(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the label map."""
+        return self.encoding.label_map(value)
 
 
 class RegionMasksd(MapTransform):
@@ -178,21 +197,6 @@ class RegionMasksd(MapTransform):
         result = dict(data)
         result["pred"] = (self.encoding.probabilities(result["pred"][None])[0] > 0.5).float()
         result[LABEL_KEY] = self.encoding.masks_of_target(result[LABEL_KEY][None])[0]
-        return result
-
-
-class LabelMapd(MapTransform):
-    """Turn region probabilities (K, ...) into one integer label map, uint8 (1, ...), nested regions resolved."""
-
-    def __init__(self, keys: KeysCollection, encoding: RegionEncoding) -> None:
-        super().__init__(keys)
-        self.encoding = encoding
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Apply to the keys."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self.encoding.label_map(result[key])
         return result
 
 
