@@ -18,6 +18,7 @@ from mixstyleflow_monai.engines.lineage import (
     load_style_flows,
     training_facts,
 )
+from mixstyleflow_monai.engines.schedules import learning_rate_schedule
 from mixstyleflow_monai.engines.segmentation_trainer import DualDecoderTrainer, denoising_input
 from mixstyleflow_monai.engines.style_flow_trainer import (
     StyleFlowEvaluator,
@@ -50,6 +51,7 @@ __all__ = [
     "denoising_input",
     "gather_statistics",
     "latest_checkpoint",
+    "learning_rate_schedule",
     "load_network",
     "load_style_flows",
     "mean_log_likelihood",

@@ -93,8 +93,8 @@ def check_training_data(model_path: str | os.PathLike[str], description: Dataset
 class TrainingIdentity:
     """Which training a checkpoint is of, so that one of other data or settings is not resumed as if it were the same.
 
-    A part of the checkpoints: `load_state_dict` compares instead of loading. Only ``max_epochs`` may differ, to train
-    longer, and the version of the package.
+    A part of the checkpoints: `load_state_dict` compares instead of loading. Only the version of the
+    package may differ, and ``max_epochs``, to train longer, where the learning rate does not follow from it.
 
     Args:
         facts: what `training_facts` returned.
@@ -107,7 +107,8 @@ class TrainingIdentity:
 
     def state_dict(self) -> dict[str, str]:
         """Return what must be the same, as JSON text by name."""
-        settings = {f"settings {name}": value for name, value in self.facts["settings"].items() if name != "max_epochs"}
+        free = {"max_epochs"} if self.facts["settings"].get("lr_schedule", "constant") == "constant" else set()
+        settings = {f"settings {name}": value for name, value in self.facts["settings"].items() if name not in free}
         hashes = {f"SHA-256 of {name}": sha256_file(path) for name, path in self.made_from.items()}
         other = {name: value for name, value in self.facts.items() if name not in ("settings", "bundle_version")}
         return {name: json.dumps(value) for name, value in {**other, **settings, **hashes}.items()}

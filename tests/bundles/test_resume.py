@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mixstyleflow_monai.artifacts import read_manifest
-from mixstyleflow_monai.engines import BestModel
+from mixstyleflow_monai.engines import BestModel, DualDecoderTrainer
 
 ARTIFACT = {1: "models/model.pt", 2: "models/style_flows.pt", 3: "models/model.pt"}
 PHASES = pytest.mark.parametrize("phase", [1, 2, 3])
@@ -52,6 +52,39 @@ def test_resumed_training_is_the_same_when_an_epoch_is_a_whole_number_of_passes(
     for epochs in (1, 2):
         parts = train_phase(1, chain, output_dir=str(tmp_path / "parts"), max_epochs=epochs, **options)
     assert same(weights(whole, 1), weights(parts, 1))
+
+
+@pytest.mark.parametrize("phase", [1, 3])
+def test_training_with_a_falling_learning_rate_resumes_to_the_same_weights(
+    phase: int, chain: Any, train_phase: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options = {"selection": "last", "lr_schedule": "cosine", "max_epochs": 2}
+    whole = train_phase(phase, chain, output_dir=str(tmp_path / "whole"), **options)
+    original = DualDecoderTrainer.set_epoch
+
+    def interrupted(self: DualDecoderTrainer, epoch: int) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+        original(self, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DualDecoderTrainer, "set_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_phase(phase, chain, output_dir=str(tmp_path / "parts"), **options)
+    parts = train_phase(phase, chain, output_dir=str(tmp_path / "parts"), **options)
+    assert same(weights(whole, phase), weights(parts, phase))
+    constant = train_phase(
+        phase, chain, output_dir=str(tmp_path / "constant"), **{**options, "lr_schedule": "constant"}
+    )
+    assert not same(weights(whole, phase), weights(constant, phase))
+
+
+def test_training_whose_learning_rate_fell_to_zero_cannot_be_prolonged(
+    chain: Any, train_phase: Callable[..., Path], user_error: Callable[..., str]
+) -> None:
+    train_phase(1, chain, lr_schedule="cosine")
+    text = user_error(lambda: train_phase(1, chain, lr_schedule="cosine", max_epochs=3))
+    assert "max_epochs: was 1, now 3" in text
 
 
 @PHASES
