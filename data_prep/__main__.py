@@ -57,22 +57,137 @@ def resplit(dataset: str, source: str, output: str, seed: int | None = None) -> 
     _say_written(resplit_dataset(str(dataset), str(source), str(output), seed=checked))
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"folder": folder, "phantom": phantom, "resplit": resplit}
+def prostate(
+    output: str,
+    decathlon: str | None = None,
+    sites: str | None = None,
+    download: str | None = None,
+    train_fraction: float = 1.0,
+    resample: bool = False,
+    spacing: tuple[float, ...] = (0.625, 0.625, 3.6),
+) -> None:
+    """Make the paper's prostate data set: train on the Medical Decathlon, test on six other sites.
+
+    Args:
+        output: folder to make; must be absent or empty.
+        decathlon: Task05_Prostate as it is released, a folder or the tar file.
+        sites: folder of the six-site release.
+        download: folder to download Task05_Prostate to, in place of --decathlon.
+        train_fraction: share of the 22 training patients, for example 0.1 or 0.3.
+        resample: write volumes resampled to --spacing, in place of the original ones.
+        spacing: millimetres along the axes, recorded for loading, or used by --resample.
+    """
+    from data_prep.prostate import make_prostate_dataset
+
+    _say_written(
+        make_prostate_dataset(
+            str(output),
+            decathlon=decathlon,
+            sites=sites,
+            download=download,
+            train_fraction=train_fraction,
+            resample=resample,
+            spacing=spacing,
+        )
+    )
+
+
+def fundus(root: str, source: str, output: str, release: str = "auto", rater: int = 1, seed: int = 0) -> None:
+    """Make the optic disc and cup data set from a public release.
+
+    Args:
+        root: folder of the release.
+        source: the domain to train on; the others are unseen.
+        output: folder to make; must be absent or empty.
+        release: which release it is; auto recognises it by its files, or says what it could be.
+        rater: whose masks to take, from 1, where there are several.
+        seed: seed of the division of the source domain.
+    """
+    from data_prep.fundus import make_fundus_dataset
+
+    made = make_fundus_dataset(
+        str(root), str(source), str(output), release=str(release), rater=rater, seed=_whole_number("--seed", seed)
+    )
+    _say_written(made)
+
+
+def dicom(input: str, output: str, series: str | None = None) -> None:
+    """Turn DICOM series and their segmentations into NIfTI.
+
+    Args:
+        input: folder of DICOM files, searched with its subfolders.
+        output: folder to make; must be absent or empty.
+        series: SeriesInstanceUID, or several separated by commas, or "all", where the folder holds more than one.
+    """
+    from data_prep.dicom import convert_dicom
+
+    _say_written(convert_dicom(str(input), str(output), series=None if series is None else series))
+
+
+def check(dataset: str, fix_report: str | None = None, workers: int | None = None) -> int:
+    """Check everything about a data set at once: files, geometry, values, labels, splits, duplicates.
+
+    Args:
+        dataset: folder of the data set.
+        fix_report: JSON file to write the problems and their remedies to.
+        workers: processes; one a core by default.
+    """
+    from data_prep.check import check_dataset
+
+    return check_dataset(str(dataset), fix_report=fix_report, workers=workers)
+
+
+def preview(dataset: str, output: str | None = None) -> None:
+    """Draw the cases of each domain with their outlines, and the intensity histograms of all domains.
+
+    Args:
+        dataset: folder of the data set.
+        output: folder for the PNG files; "preview" in the data set by default.
+    """
+    from data_prep.preview import preview_dataset
+
+    for path in preview_dataset(str(dataset), None if output is None else str(output)):
+        _say_written(path)
+
+
+def download_links() -> None:
+    """List the public data sets: where they are, how large, under which licence, what has to be accepted by hand."""
+    from data_prep.download_links import print_links
+
+    print_links()
+
+
+COMMANDS: dict[str, Callable[..., int | None]] = {
+    "folder": folder,
+    "prostate": prostate,
+    "fundus": fundus,
+    "dicom": dicom,
+    "phantom": phantom,
+    "resplit": resplit,
+    "check": check,
+    "preview": preview,
+    "download-links": download_links,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status: 0, 1 for a mistake in the input, 2 for one in the command line."""
+    """Run one command and return the exit status: 0, 1 for a mistake in the input, 2 for one in the command line.
+
+    `check` has the status 1 for a data set with errors.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         _list_commands()
         return 0
     try:
         _check_words(words)
-        fire.Fire(COMMANDS, command=words, name="data_prep")
-    except (ValueError, FileNotFoundError) as error:
+        # Fire would print what a command returns: its exit status, if it has one.
+        status = fire.Fire(COMMANDS, command=words, name="data_prep", serialize=lambda _: None)
+    # OSError: a full disk, a folder that may not be written, a file that went away.
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    return status if isinstance(status, int) else 0
 
 
 def _check_words(words: Sequence[str]) -> None:
@@ -93,7 +208,7 @@ def _check_words(words: Sequence[str]) -> None:
 def _list_commands() -> None:
     print("usage: python -m data_prep COMMAND ...\n\ncommands:")
     for name, function in COMMANDS.items():
-        print(f"  {name:12} {(inspect.getdoc(function) or '').splitlines()[0]}")
+        print(f"  {name:15} {(inspect.getdoc(function) or '').splitlines()[0]}")
     print("\n`python -m data_prep COMMAND --help` describes the options of a command.")
 
 

@@ -24,6 +24,7 @@ from data_prep.image_files import (
     remap,
     write_png,
 )
+from mixstyleflow_monai.artifacts import sha256_file
 
 
 @dataclass
@@ -44,20 +45,35 @@ class FoundCase:
     def id(self) -> str:
         return f"{self.domain.name}_{self.name}"
 
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A case that was not taken over: its domain, image (relative to the root) and the reason."""
-
-    domain: str
-    image: str
-    reason: str
+    def entry(self, folder: Path) -> dict[str, Any]:
+        """Return the case as ``dataset.json`` in ``folder`` has it, still without a split; reads both files."""
+        return {
+            "id": self.id,
+            "domain": self.domain.name,
+            "group": self.group,
+            "split": "",
+            "image": self.outputs[0].relative_to(folder).as_posix(),
+            "label": self.outputs[1].relative_to(folder).as_posix(),
+            "sha256": {"image": sha256_file(self.outputs[0]), "label": sha256_file(self.outputs[1])},
+            "spacing": self.spacing,
+        }
 
 
 def find_cases(spec: FolderSpec, domain: DomainSpec, root: Path) -> list[FoundCase]:
-    """List the images of a domain with the labels they should have, ordered by name."""
+    """List the images of a domain with the labels they should have, ordered by name.
+
+    Raises:
+        ValueError: no image, or names that do not go with the spec or cannot be written.
+    """
     where = f"{spec.path}: domains.{domain.name}"
-    paths = sorted(p for p in root.glob(domain.images) if p.is_file() and not p.name.startswith("."))
+    try:
+        found = sorted(path for path in _search(root, domain.images) if not path.name.startswith("."))
+    except (ValueError, NotImplementedError, OSError) as error:
+        raise ValueError(f"{where}.images: {domain.images!r} cannot be searched for ({error}); correct it.") from error
+    paths = [path for path in found if os.path.isfile(path) or is_dead_link(path)]
+    for path in paths:
+        if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+            raise ValueError(f"{where}.images: {str(path)!r} has a name that is not UTF-8; rename the file.")
     if not paths:
         raise ValueError(
             f"{where}.images: {domain.images!r} matches no file under {root}; correct the pattern, or --root."
@@ -81,6 +97,47 @@ def find_cases(spec: FolderSpec, domain: DomainSpec, root: Path) -> list[FoundCa
         label = root / domain.labels.format(stem=name_of(path), parent=parent, group=group)
         cases.append(FoundCase(domain, name, path, label, group))
     return cases
+
+
+def _search(root: Path, pattern: str) -> set[Path]:
+    """Return what a glob finds.
+
+    Also dead links, which glob itself leaves out where a name has no wildcard.
+
+    Raises:
+        PermissionError: a folder on the way, which glob itself would skip.
+    """
+    parts = pattern.split("/")
+    for depth in range(1, len(parts)):
+        for folder in root.glob("/".join(parts[:depth])) if parts[depth - 1] else ():
+            if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+                raise PermissionError(f"{folder}: permission denied, chmod u+rx gives it")
+    found = set(root.glob(pattern))
+    if not any(letter in parts[-1] for letter in "*?["):
+        folders = root.glob("/".join(parts[:-1])) if parts[:-1] else [root]
+        found |= {folder / parts[-1] for folder in folders if is_dead_link(folder / parts[-1])}
+    return found
+
+
+def is_dead_link(path: Path) -> bool:
+    """Say whether a path is a link to nothing or a circle of links."""
+    return path.is_symlink() and not os.path.exists(path)
+
+
+def check_ids(spec: FolderSpec, cases: Sequence[FoundCase]) -> None:
+    """Refuse two cases whose domain and name together read the same.
+
+    Raises:
+        ValueError: names both files.
+    """
+    first: dict[str, FoundCase] = {}
+    for case in cases:
+        twin = first.setdefault(case.id, case)
+        if twin is not case:
+            raise ValueError(
+                f"{spec.path}: {twin.image} (domain {twin.domain.name}) and {case.image} (domain {case.domain.name}) "
+                f"both get the case id {case.id!r}; rename one of the domains or files."
+            )
 
 
 def _case_names(paths: list[Path]) -> list[str]:
@@ -114,9 +171,13 @@ def take_case(case: FoundCase, folder: Path, root: Path, channels: int, spatial_
         ValueError: the label has a value that the spec does not know.
     """
     if case.name in case.domain.exclude:
-        raise UnusableCase(f"excluded by the spec: {case.domain.exclude[case.name]}")
-    if not case.label.is_file():
-        raise UnusableCase(f"no label {relative_to(case.label, root)}")
+        raise UnusableCase(f"excluded by the spec: {case.domain.exclude[case.name]}", "none needed")
+    for path in (case.image, case.label):
+        if is_dead_link(path):
+            reason = f"{relative_to(path, root)} is a link that leads nowhere or in a circle"
+            raise UnusableCase(reason, "put the file itself in its place")
+    if not os.path.isfile(case.label):
+        raise UnusableCase(f"no label {relative_to(case.label, root)}", "add it, or correct `labels`")
     return _take_2d(case, folder, channels) if spatial_dims == 2 else _take_3d(case, folder)
 
 
@@ -126,11 +187,13 @@ def _take_2d(case: FoundCase, folder: Path, channels: int) -> NDArray[Any]:
     image, label = read_image(case.image, channels), read_label(case.label)
     if image.shape[:2] != label.shape:
         sizes = " and ".join(f"{shape[0]} x {shape[1]}" for shape in (image.shape, label.shape))
-        raise UnusableCase(f"image and label differ in size: {sizes} (rows x columns)")
+        remedy = "give the label that was drawn on this image"
+        raise UnusableCase(f"image and label differ in size: {sizes} (rows x columns)", remedy)
     ratio = max(label.shape) / min(label.shape)
     if domain.max_aspect_ratio is not None and ratio > domain.max_aspect_ratio:
         size = f"{label.shape[0]} x {label.shape[1]}"
-        raise UnusableCase(f"aspect ratio {ratio:.2f} of {size} is over max_aspect_ratio {domain.max_aspect_ratio:g}")
+        reason = f"aspect ratio {ratio:.2f} of {size} is over max_aspect_ratio {domain.max_aspect_ratio:g}"
+        raise UnusableCase(reason, "crop it, or raise max_aspect_ratio")
     if domain.centre_crop:
         image, label = centre_crop(image, domain.centre_crop), centre_crop(label, domain.centre_crop)
     mapped = remap(label, domain.label_values, case.label)

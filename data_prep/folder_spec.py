@@ -79,12 +79,15 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML loader that refuses a key given twice, of which PyYAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
+        seen: set[str] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: key {key!r} is given twice; remove one")
-            seen.add(key)
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if isinstance(key, list | dict | set):
+                raise yaml.YAMLError(f"line {line}: a list or mapping cannot be a key; put the text in quotes")
+            # All keys become text later, so 1 and "1" are one key as well.
+            if str(key) in seen:
+                raise yaml.YAMLError(f"line {line}: key {key!r} is given twice; remove one")
+            seen.add(str(key))
         result: dict[Any, Any] = super().construct_mapping(node, deep=deep)
         return result
 
@@ -97,12 +100,15 @@ def load_spec(path: str | os.PathLike[str]) -> FolderSpec:
         ValueError: not YAML, or it breaks the schema or a rule; lists all problems.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such spec. Worked examples are in {Path(__file__).parent / 'examples'}.")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        examples = Path(__file__).parent / "examples"
+        raise FileNotFoundError(f"{path}: no such spec. Worked examples are in {examples}.") from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
     content = _with_text_keys(content)
     raise_problems(path, schema_problems(_schema(), content))
     raise_problems(path, _problems(content))

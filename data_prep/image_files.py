@@ -7,27 +7,43 @@ it is a mistake in the spec and would repeat in every file.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 from PIL import Image
+
+from mixstyleflow_monai.data.file_faults import (
+    Fault,
+    claimed_bytes,
+    is_volume,
+    open_picture,
+    picture_faults,
+    unreadable,
+    volume_faults,
+)
 
 AFFINE_TOLERANCE = 1e-3
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L")
 _GREY_MODES = ("1", "L", "LA", *_WIDE_MODES)
+_COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX")
+_PIECE = 2**20
 
 
 class UnusableCase(Exception):
-    """A case that is reported and left out; the text is the reason."""
+    """A case that is reported and left out; the text is the reason, ``remedy`` what to do about it."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.remedy = remedy
 
 
 def name_of(path: Path) -> str:
@@ -38,7 +54,7 @@ def name_of(path: Path) -> str:
 def is_colour(path: Path) -> bool:
     """Say whether the file stores colours (even if all of them are grey); False for files that cannot be read."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return image.mode not in _GREY_MODES
     except (OSError, ValueError, Image.DecompressionBombError):
         return False
@@ -48,17 +64,32 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """Read a 2-D file with all its pixels.
 
     Raises:
-        UnusableCase: missing, unreadable, or a file of several frames.
+        UnusableCase: missing, unreadable, a file of several frames, or colours of 16 bits.
     """
     try:
-        with Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1:
-                raise UnusableCase(f"{Path(path).name} has {frames} frames; store each as a file")
+        with open_picture(path) as image:
+            # Indexed colours are turned into RGB where an image is wanted.
+            _refuse(picture_faults(Path(path), image, is_label=True))
             image.load()
             return image.copy()
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UnusableCase(f"{Path(path).name} cannot be read ({type(error).__name__})") from error
+    except UnusableCase:
+        raise
+    except Exception as error:  # whatever Pillow raises, the file is at fault
+        raise _unusable(unreadable(Path(path), error), error) from error
+
+
+def _refuse(faults: Sequence[Fault]) -> None:
+    """Leave out a case for the first error among the faults of a file."""
+    for fault in faults:
+        if fault.severity == "error":
+            raise _unusable(fault)
+
+
+def _unusable(fault: Fault, error: Exception | None = None) -> UnusableCase:
+    """Return a fault as the reason for leaving out a case; of an unexpected error the kind is enough."""
+    known = error is None or not fault.text.startswith("cannot be read (")
+    text = fault.text if known else f"cannot be read ({type(error).__name__})"
+    return UnusableCase(f"{fault.file.name} {text}", fault.remedy)
 
 
 def read_grey(path: str | os.PathLike[str]) -> Image.Image:
@@ -85,8 +116,15 @@ def read_image(path: Path, channels: int) -> NDArray[Any]:
     """
     image = open_image(path)
     if image.mode == "F":
-        raise UnusableCase(f"{path.name} has floating-point values; convert it to 8 or 16 bits")
+        raise UnusableCase(
+            f"{path.name} has floating-point values; convert it to 8 or 16 bits", "scale the values before"
+        )
+    if image.mode not in (*_GREY_MODES, *_COLOUR_MODES):
+        reason = f"{path.name} has mode {image.mode}, and how it becomes RGB depends on a colour profile"
+        raise UnusableCase(reason, "convert it to RGB with the program that made it")
     if image.mode not in _WIDE_MODES:
+        if image.mode == "P":
+            image = image.convert("RGBA")
         return np.asarray(image.convert("L" if channels == 1 else "RGB"))
     values = np.asarray(image).astype(np.int64)
     low, high = int(values.min()), int(values.max())
@@ -130,19 +168,36 @@ def remap(label: NDArray[Any], label_values: Mapping[int, int], path: Path) -> N
     found = np.unique(label)
     unknown = [value for value in found.tolist() if value not in label_values]
     if unknown:
-        shown = ", ".join(f"{value:g}" for value in found[:12].tolist()) + (", ..." if len(found) > 12 else "")
+        shown = ", ".join(map(number, found[:12].tolist())) + (", ..." if len(found) > 12 else "")
+        known = f"{path}: label has values {shown}; `label_values` knows {', '.join(map(str, sorted(label_values)))}."
+        fractions = [value for value in unknown if value != math.floor(value)] if np.isfinite(unknown).all() else []
+        if not np.isfinite(unknown).all():
+            raise ValueError(f"{known} A label has a whole number everywhere: replace NaN and infinity by 0.")
+        if fractions:
+            raise ValueError(
+                f"{known} {', '.join(map(number, fractions[:12]))} is no whole number: round the label, and where it "
+                "was resampled, do it again with nearest neighbour."
+            )
         hint = (
             " So many values point to a lossy format or to an image in place of a label." if len(unknown) > 12 else ""
         )
         raise ValueError(
-            f"{path}: label has values {shown}; `label_values` knows {', '.join(map(str, sorted(label_values)))}. "
-            f"Add {', '.join(f'{value:g}' for value in unknown[:12])} to `label_values` of this domain (0 is "
+            f"{known} Add {', '.join(map(number, unknown[:12]))} to `label_values` of this domain (0 is "
             f"background).{hint}"
         )
     result = np.zeros(label.shape, dtype=np.uint8)
     for value in found.tolist():
         result[label == value] = label_values[value]
     return result
+
+
+def number(value: float) -> str:
+    """Write a number as shortly as a file may hold it: as float32 if it is one, and never so that 0.9999999 is 1."""
+    if math.isfinite(value) and value == math.floor(value):
+        return str(int(value))
+    with np.errstate(over="ignore"):
+        single = np.float32(value)
+    return str(single) if float(single) == value else str(float(value))
 
 
 def centre_crop(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
@@ -153,7 +208,8 @@ def centre_crop(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """
     rows, columns = values.shape[:2]
     if rows < size[0] or columns < size[1]:
-        raise UnusableCase(f"image of {rows} x {columns} is smaller than centre_crop {size[0]} x {size[1]}")
+        reason = f"image of {rows} x {columns} is smaller than centre_crop {size[0]} x {size[1]}"
+        raise UnusableCase(reason, "lower centre_crop, or exclude the image")
     top, left = (rows - size[0]) // 2, (columns - size[1]) // 2
     return values[top : top + size[0], left : left + size[1]]
 
@@ -171,21 +227,53 @@ def array_hash(values: NDArray[Any]) -> str:
 
 
 def open_volume(path: Path) -> nib.Nifti1Image:
-    """Open a NIfTI volume and read its values once, so that a damaged file is noticed.
+    """Open a NIfTI volume whose header and length are sound; its values are not kept in memory.
 
     Raises:
-        UnusableCase: missing, unreadable, not NIfTI, or not three-dimensional.
+        UnusableCase: missing, unreadable, damaged, not NIfTI, not three-dimensional, not one real number a voxel, or
+            without a valid place.
     """
+    if not is_volume(path):
+        raise UnusableCase(f"{path.name} is not named .nii or .nii.gz", "convert it to NIfTI, or correct `images`")
+    volume, faults = volume_faults(path)
+    if volume is not None and len(volume.shape) != 3:
+        reason = f"{path.name} has {len(volume.shape)} dimensions {volume.shape}, expected 3; split it"
+        raise UnusableCase(reason, "keep the volume that was labelled; axes of length 1 can be dropped")
+    _refuse(faults)
+    if volume is None:
+        raise UnusableCase(f"{path.name} cannot be read", "copy or download it again")
     try:
-        volume = nib.load(path)
-        if not isinstance(volume, nib.Nifti1Image):
-            raise UnusableCase(f"{path.name} is {type(volume).__name__}, not NIfTI; convert it")
-        if len(volume.shape) != 3:
-            raise UnusableCase(f"{path.name} has {len(volume.shape)} dimensions {volume.shape}, expected 3; split it")
-        np.asanyarray(volume.dataobj)
-    except (OSError, ValueError, EOFError, ImageFileError, HeaderDataError) as error:
-        raise UnusableCase(f"{path.name} cannot be read ({type(error).__name__})") from error
+        found, claimed = stored_bytes(path), claimed_bytes(volume)
+    except Exception as error:  # whatever gzip raises, the file is at fault
+        raise _unusable(unreadable(path, error), error) from error
+    if found < claimed:
+        text = f"is cut off: it holds {found:,} bytes, its header claims {claimed:,}"
+        raise _unusable(Fault(path, text, "copy or download it again"))
     return volume
+
+
+def _values(volume: nib.Nifti1Image, path: Path) -> NDArray[Any]:
+    try:
+        return np.asanyarray(volume.dataobj)
+    except Exception as error:  # whatever nibabel raises, the file is at fault
+        raise _unusable(unreadable(path, error), error) from error
+
+
+def stored_bytes(path: Path) -> int:
+    """Return the number of uncompressed bytes in a file, read to its end a piece at a time.
+
+    nibabel stops at the last voxel and so does not compare the checksum that stands behind it.
+
+    Raises:
+        OSError, EOFError, zlib.error: a gzip file that is damaged or cut off.
+    """
+    if not path.name.lower().endswith(".gz"):
+        return path.stat().st_size
+    total = 0
+    with gzip.open(path) as stream:
+        while piece := stream.read(_PIECE):
+            total += len(piece)
+    return total
 
 
 def copy_volume(
@@ -203,16 +291,23 @@ def copy_volume(
         ``{"spacing": mm along each array axis, "pixels": hash of the voxels, "label": the written values}``.
 
     Raises:
-        UnusableCase: unreadable, or the grids differ.
+        UnusableCase: unreadable, image values that are not finite, or the grids differ.
         ValueError: the label has a value without an entry.
     """
     volume, found = open_volume(image), open_volume(label)
     if volume.shape != found.shape:
-        raise UnusableCase(f"image has shape {volume.shape}, label {found.shape}")
+        remedy = "give the label that was drawn on this image"
+        raise UnusableCase(f"image has shape {volume.shape}, label {found.shape}", remedy)
     gap = float(np.abs(volume.affine - found.affine).max())
     if not gap <= AFFINE_TOLERANCE:
-        raise UnusableCase(f"affines of image and label differ by {gap:.3g}, allowed {AFFINE_TOLERANCE}")
-    values = remap(np.asanyarray(found.dataobj), label_values, label)
+        remedy = "copy the image's affine to the label if they show the same, else give the right label"
+        raise UnusableCase(f"affines of image and label differ by {gap:.3g}, allowed {AFFINE_TOLERANCE}", remedy)
+    voxels, values = _values(volume, image), _values(found, label)
+    bad = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
+    if bad:
+        remedy = "replace them, for example by the value of the background"
+        raise UnusableCase(f"{image.name} has {bad} voxels that are NaN or infinite", remedy)
+    values = remap(values, label_values, label)
     for output in outputs:
         output.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(image, outputs[0])
@@ -220,4 +315,4 @@ def copy_volume(
     written.header.set_xyzt_units("mm")
     nib.save(written, outputs[1])
     spacing = [round(float(size), 6) for size in nib.affines.voxel_sizes(volume.affine)]
-    return {"spacing": spacing, "pixels": array_hash(np.asanyarray(volume.dataobj)), "label": values}
+    return {"spacing": spacing, "pixels": array_hash(voxels), "label": values}

@@ -6,15 +6,25 @@ A mistake in an unseen domain would otherwise show up after hours, in the evalua
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
-from PIL import Image
 
 from mixstyleflow_monai.data.dataset_description import Case, DatasetDescription
+from mixstyleflow_monai.data.file_faults import (
+    Fault,
+    has_place,
+    is_volume,
+    open_picture,
+    picture_faults,
+    unreadable,
+    volume_faults,
+)
 from mixstyleflow_monai.data.schema_checks import raise_problems
 
-VOLUME_SUFFIXES = (".nii", ".nii.gz")
+# Parts of a voxel that image and label may be apart: labels are then moved against images, or only noticeably.
+_MAX_SHIFT, _NOTICEABLE_SHIFT = 0.5, 0.1
 
 
 def check_headers(description: DatasetDescription) -> DatasetDescription:
@@ -23,54 +33,83 @@ def check_headers(description: DatasetDescription) -> DatasetDescription:
     Raises:
         ValueError: lists the cases that do not, with what was found.
     """
-    problems = []
-    for case in description.cases:
-        try:
-            problem = _problem(case, description)
-        except Exception as error:  # whatever a reader raises, the file is at fault
-            problem = f"cannot be read ({error}); restore the file"
-        if problem:
-            problems.append(f"case {case.id}, {case.image}: {problem}")
+    problems = [
+        f"case {case.id}, {fault.file}: {fault.text}; {fault.remedy}"
+        for case in description.cases
+        for fault in header_faults(case, description.spatial_dims, description.channels)
+        if fault.severity == "error"
+    ]
     raise_problems(description.path, problems)
     return description
 
 
-def _problem(case: Case, description: DatasetDescription) -> str | None:
-    if _is_volume(case.image) != (description.spatial_dims == 3) or _is_volume(case.label) != _is_volume(case.image):
-        kind = "NIfTI volumes" if description.spatial_dims == 3 else "2-D images (PNG, JPEG, BMP, TIFF)"
-        return f"spatial_dims is {description.spatial_dims}: image and label must be {kind}"
-    return _volume_problem(case, description) if description.spatial_dims == 3 else _image_problem(case, description)
+def header_faults(case: Case, spatial_dims: int, channels: int) -> list[Fault]:
+    """List what the headers of a case's image and label have wrong, each alone and both together.
+
+    Args:
+        case: the case.
+        spatial_dims: 2 or 3, of the data set.
+        channels: image channels, of the data set.
+    """
+    kind = "NIfTI volumes (.nii, .nii.gz)" if spatial_dims == 3 else "2-D images (PNG, JPEG, BMP, TIFF)"
+    wrong = [path for path in (case.image, case.label) if is_volume(path) != (spatial_dims == 3)]
+    if wrong:
+        text = f"spatial_dims is {spatial_dims}: image and label must be {kind}"
+        return [Fault(path, text, "convert it, or correct spatial_dims", blocks=True) for path in wrong]
+    return _volume_faults(case, channels) if spatial_dims == 3 else _picture_faults(case, channels)
 
 
-def _is_volume(path: Path) -> bool:
-    return path.name.lower().endswith(VOLUME_SUFFIXES)
+def _picture_faults(case: Case, channels: int) -> list[Fault]:
+    faults, sizes = [], []
+    for path, is_label in ((case.image, False), (case.label, True)):
+        try:
+            with open_picture(path) as image:
+                faults += picture_faults(path, image, is_label=is_label)
+                bands, mode = len(image.getbands()), image.mode
+                sizes.append(image.size)
+        except Exception as error:  # whatever a reader raises, the file is at fault
+            faults.append(unreadable(path, error))
+            continue
+        if not is_label and bands != channels:
+            text = f"has {bands} channels (mode {mode}), dataset.json says {channels}"
+            faults.append(Fault(path, text, f"convert it to {'grey' if channels == 1 else 'RGB'}"))
+        if is_label and bands != 1:
+            text = f"its label has {bands} channels, expected one integer map"
+            faults.append(Fault(case.image, text, f"convert {path.name} to grey or indexed"))
+    if len(sizes) == 2 and sizes[0] != sizes[1]:
+        text = f"is {sizes[0][0]} x {sizes[0][1]} pixels, its label {sizes[1][0]} x {sizes[1][1]}"
+        faults.append(Fault(case.image, text, "give the label that was drawn on this image"))
+    return faults
 
 
-def _image_problem(case: Case, description: DatasetDescription) -> str | None:
-    with Image.open(case.image) as image, Image.open(case.label) as label:
-        if image.size != label.size:
-            return f"is {image.size[0]} x {image.size[1]} pixels, its label {label.size[0]} x {label.size[1]}"
-        channels = len(image.getbands())
-        if channels != description.channels:
-            return f"has {channels} channels (mode {image.mode}), dataset.json says {description.channels}; convert it"
-        if len(label.getbands()) != 1:
-            return f"its label has {len(label.getbands())} channels, expected one integer map; convert it"
-    return None
+def _volume_faults(case: Case, channels: int) -> list[Fault]:
+    image, faults = volume_faults(case.image)
+    label, label_faults = volume_faults(case.label)
+    faults += label_faults
+    if channels != 1:
+        text = f"is one channel, dataset.json says {channels} channels"
+        faults.append(Fault(case.image, text, "volumes have one channel: correct dataset.json"))
+    if image is None or label is None or any(fault.blocks for fault in faults):
+        return faults
+    if image.shape != label.shape:
+        text = f"has shape {tuple(image.shape)}, its label {tuple(label.shape)}"
+        faults.append(Fault(case.image, text, "give the label that was drawn on this image"))
+    else:
+        faults += _shift_faults(case.image, image, label)
+    return faults
 
 
-def _volume_problem(case: Case, description: DatasetDescription) -> str | None:
-    image, label = nib.load(case.image), nib.load(case.label)
-    shapes = [tuple(volume.shape) for volume in (image, label)]  # type: ignore[attr-defined]
-    if len(shapes[0]) != 3 or description.channels != 1:
-        return f"has shape {shapes[0]} and dataset.json says {description.channels} channels; give 3-D volumes of one"
-    if shapes[0] != shapes[1]:
-        return f"has shape {shapes[0]}, its label {shapes[1]}"
-    affines = [np.asarray(volume.affine) for volume in (image, label)]  # type: ignore[attr-defined]
-    corners = np.array(
-        [[x, y, z, 1.0] for x in (0, shapes[0][0]) for y in (0, shapes[0][1]) for z in (0, shapes[0][2])]
-    )
+def _shift_faults(path: Path, image: nib.Nifti1Image, label: nib.Nifti1Image) -> list[Fault]:
+    """Compare where image and label place the corners of their common grid."""
+    affines = [np.asarray(volume.affine) for volume in (image, label)]
+    if not all(has_place(affine) for affine in affines):
+        return []
+    ends = [(0, n) for n in image.shape]
+    corners = np.array([[x, y, z, 1.0] for x in ends[0] for y in ends[1] for z in ends[2]])
     moved = float(np.linalg.norm((corners @ (affines[0] - affines[1]).T)[:, :3], axis=1).max())
     voxel = float(np.linalg.norm(affines[0][:3, :3], axis=0).min())
-    if not moved < 0.5 * voxel:
-        return f"image and label are placed {moved:.3g} mm apart by their affines; make them agree"
-    return None
+    if moved < _NOTICEABLE_SHIFT * voxel:
+        return []
+    text = f"image and label are placed {moved:.3g} mm apart by their affines"
+    severity: Literal["error", "warning"] = "warning" if moved < _MAX_SHIFT * voxel else "error"
+    return [Fault(path, text, "make them agree: copy the image's affine to the label if they show the same", severity)]

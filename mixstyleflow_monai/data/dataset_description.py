@@ -129,7 +129,7 @@ def load_dataset(dataset_dir: str | os.PathLike[str], *, check_files: bool = Tru
         FileNotFoundError: there is no such file.
         ValueError: the file breaks the schema or the rules of the splits; lists all problems.
     """
-    path = _json_path(dataset_dir)
+    path = dataset_file(dataset_dir)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. Make a data set with `python -m data_prep`.")
     raw = path.read_bytes()
@@ -137,7 +137,7 @@ def load_dataset(dataset_dir: str | os.PathLike[str], *, check_files: bool = Tru
         content = json.loads(raw)
     except ValueError as error:
         raise ValueError(f"{path}: not valid JSON ({error}). Write it again with `python -m data_prep`.") from error
-    raise_problems(path, _problems(content, path.parent.resolve(), check_files=check_files))
+    raise_problems(path, description_problems(content, path.parent.resolve(), check_files=check_files))
     return DatasetDescription(
         path=path,
         name=content["name"],
@@ -145,7 +145,7 @@ def load_dataset(dataset_dir: str | os.PathLike[str], *, check_files: bool = Tru
         channels=content["channels"],
         regions=content["regions"],
         source_domain=content["source_domain"],
-        cases=tuple(_case(entry, path.parent.resolve()) for entry in content["cases"]),
+        cases=tuple(case_from_entry(entry, path.parent.resolve()) for entry in content["cases"]),
         processing=content.get("processing", {}),
         sha256=hashlib.sha256(raw).hexdigest(),
     )
@@ -162,8 +162,8 @@ def save_dataset(dataset_dir: str | os.PathLike[str], content: Mapping[str, Any]
     Raises:
         ValueError: the content breaks the schema or the rules of the splits; nothing is written.
     """
-    path = _json_path(dataset_dir)
-    raise_problems(path, _problems(content, path.parent.resolve(), check_files=check_files))
+    path = dataset_file(dataset_dir)
+    raise_problems(path, description_problems(content, path.parent.resolve(), check_files=check_files))
     write_json(path, content)
     return path
 
@@ -177,12 +177,14 @@ def verify_hashes(description: DatasetDescription) -> Iterator[HashMismatch]:
                 yield HashMismatch(case.id, kind, path, case.sha256[kind], found)
 
 
-def _json_path(dataset_dir: str | os.PathLike[str]) -> Path:
+def dataset_file(dataset_dir: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of the JSON file of a folder; a path that ends in ``.json`` is one itself."""
     path = Path(os.path.abspath(dataset_dir))
     return path if path.suffix == ".json" else path / DATASET_FILE
 
 
-def _case(entry: Mapping[str, Any], folder: Path) -> Case:
+def case_from_entry(entry: Mapping[str, Any], folder: Path) -> Case:
+    """Return the case of one entry of ``cases``, whose paths start from ``folder``."""
     spacing = entry["spacing"]
     return Case(
         id=entry["id"],
@@ -197,14 +199,23 @@ def _case(entry: Mapping[str, Any], folder: Path) -> Case:
 
 
 @cache
-def _schema() -> dict[str, Any]:
+def dataset_schema() -> dict[str, Any]:
+    """Return the JSON schema of the file."""
     schema: dict[str, Any] = json.loads(Path(__file__).with_name("dataset_schema.json").read_text(encoding="utf-8"))
     return schema
 
 
-def _problems(content: Any, folder: Path, *, check_files: bool) -> list[str]:
-    """Collect all problems; the rules of the splits are looked at only where the schema holds."""
-    problems = schema_problems(_schema(), content)
+def description_problems(content: Any, folder: Path, *, check_files: bool) -> list[str]:
+    """Return all problems of the content of a ``dataset.json``, each with its remedy.
+
+    The rules of the splits are looked at only where the schema holds.
+
+    Args:
+        content: the parsed file.
+        folder: that the paths start from.
+        check_files: also that every image and label exists.
+    """
+    problems = schema_problems(dataset_schema(), content)
     if problems:
         return problems
     cases: list[dict[str, Any]] = content["cases"]

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
+from monai.transforms import Compose, EnsureChannelFirstd
 
 from mixstyleflow_monai.artifacts import manifest_path, read_manifest
 from mixstyleflow_monai.data.dataset_description import DatasetDescription, load_dataset
+from mixstyleflow_monai.data.loading import image_loader
 from mixstyleflow_monai.data.regions import RegionEncoding
 from mixstyleflow_monai.data.transforms import LABEL_KEY, preprocessing
 
@@ -198,7 +199,7 @@ class Task:
 
     def evaluation_preprocessing(self) -> Compose:
         """Return transforms of the image, with the label as it is on disk, on its original grid."""
-        load_label = [LoadImaged(LABEL_KEY, image_only=True), EnsureChannelFirstd(LABEL_KEY)]
+        load_label = [image_loader(LABEL_KEY), EnsureChannelFirstd(LABEL_KEY)]
         return Compose([*self.inference_preprocessing().transforms, *load_label])
 
 

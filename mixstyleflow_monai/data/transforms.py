@@ -17,7 +17,6 @@ from monai.transforms import (
     EnsureChannelFirstd,
     EnsureTyped,
     InvertibleTransform,
-    LoadImaged,
     MapTransform,
     Orientationd,
     Resized,
@@ -28,6 +27,7 @@ from monai.transforms import (
 )
 from monai.transforms.utils import allow_missing_keys_mode
 
+from mixstyleflow_monai.data.loading import image_loader
 from mixstyleflow_monai.data.regions import RegionEncoding
 
 LABEL_KEY = "label"
@@ -227,7 +227,7 @@ def preprocessing(
     keys = ["image"] if encoding is None else ["image", LABEL_KEY]
     # Only the data range needs the type on disk; some of those that NIfTI has (big-endian ones) are not torch's.
     dtype = None if intensity == "data_range" else np.float32
-    steps: list[Any] = [LoadImaged(keys, image_only=True, dtype=dtype), EnsureChannelFirstd(keys)]
+    steps: list[Any] = [image_loader(keys, dtype), EnsureChannelFirstd(keys)]
     if intensity == "data_range":
         steps.append(ScaleDataRanged("image"))
     steps.append(EnsureTyped(keys, dtype=torch.float32))

@@ -62,7 +62,7 @@ def test_folder_then_resplit(spec: Path, capsys: pytest.CaptureFixture[str]) -> 
             ["folder", "{spec}", "--output", "{out}", "--rot", "."],
             "folder has no option '--rot', .* did you mean 'root'",
         ),
-        (["flder"], "no command 'flder', allowed: folder, phantom, resplit; did you mean 'folder'"),
+        (["flder"], "no command 'flder', allowed: folder, prostate, .*, download-links; did you mean 'folder'"),
         (["folder", "none.yaml", "--output", "{out}"], "none.yaml: no such spec"),
         (["folder", "{spec}", "--root", "none", "--output", "{out}"], "--root none: no such folder"),
         (["resplit", "{out}", "--source", "2", "--output", "x"], r"dataset\.json: no such file"),

@@ -1,0 +1,185 @@
+"""What ``python -m data_prep check`` can tell from ``dataset.json``, and from all cases together.
+
+:func:`~mixstyleflow_monai.data.load_dataset` refuses a file with a problem. Here its problems are listed, and the cases
+that are sound are looked at all the same, so that one run tells everything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from data_prep.check_case import CaseResult
+from mixstyleflow_monai.data.dataset_description import (
+    SPLITS,
+    Case,
+    DatasetDescription,
+    case_from_entry,
+    dataset_file,
+    dataset_schema,
+    description_problems,
+)
+from mixstyleflow_monai.data.schema_checks import schema_problems
+
+_SHOWN_TWINS = 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One line of the report.
+
+    Attributes:
+        severity: "error" or "warning", see :class:`~mixstyleflow_monai.data.file_faults.Fault`.
+        case: id of the case, or what else it concerns (a split, a domain); "-" for the whole data set.
+        file: relative to the folder of ``dataset.json``.
+        fault: what was found, and what was expected.
+        remedy: what to do.
+    """
+
+    severity: Literal["error", "warning"]
+    case: str
+    file: str
+    fault: str
+    remedy: str
+
+
+def read_description(dataset: str | os.PathLike[str]) -> tuple[DatasetDescription, list[Problem]]:
+    """Read ``dataset.json`` as far as it can be understood.
+
+    Files are not looked for: whoever reads them finds out.
+
+    Returns:
+        The data set with those of its cases whose entries are sound (``sha256`` stays empty), and all problems.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a readable JSON object, or one that gives a key twice.
+    """
+    path = dataset_file(dataset)
+    try:
+        content = json.loads(path.read_bytes(), object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error}). Write it again with `python -m data_prep`.") from error
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise FileNotFoundError(f"{path}: no such file. Make a data set with `python -m data_prep`.") from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
+    folder = path.parent.resolve()
+    problems = [_problem(line, path.name) for line in description_problems(content, folder, check_files=False)]
+    sound = _sound_entries(content)
+    known = content if sound else {}
+    description = DatasetDescription(
+        path=path,
+        name=known.get("name", path.parent.name),
+        spatial_dims=known.get("spatial_dims", 2),
+        channels=known.get("channels", 1),
+        regions=known.get("regions", {}),
+        source_domain=known.get("source_domain", ""),
+        cases=tuple(case_from_entry(entry, folder) for entry in sound),
+        processing={},
+        sha256="",
+    )
+    return description, problems
+
+
+def _sound_entries(content: Any) -> list[dict[str, Any]]:
+    """Return the entries of ``cases`` that can be understood; none where what they share cannot be."""
+    entries: Any = content.get("cases") if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        return []
+    if not schema_problems(dataset_schema(), content):
+        return entries
+    return [entry for entry in entries if not schema_problems(dataset_schema(), {**content, "cases": [entry]})]
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object with a key given twice, of which Python would silently keep the last."""
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"key {key!r} is given twice; remove one")
+    return result
+
+
+def _problem(line: str, file: str) -> Problem:
+    """Divide a problem, as ``load_dataset`` words it, into its parts."""
+    named = re.match(r"case '(?P<id>.+?)': (?P<text>.+)", line, re.DOTALL)
+    if named is None:
+        named = re.search(r"\(id '(?P<id>.+?)'\)", line)
+    fault, _, remedy = (named["text"] if named and "text" in named.groupdict() else line).partition("; ")
+    return Problem("error", named["id"] if named else "-", file, fault, remedy or "correct dataset.json")
+
+
+def duplicates(description: DatasetDescription, results: Sequence[CaseResult]) -> list[Problem]:
+    """List the images with equal values, whatever their file format.
+
+    In two splits or two domains they are a leak, because any domain may become the source of a resplit; in one split
+    they only count twice.
+    """
+    by_pixels: dict[str, list[Case]] = defaultdict(list)
+    for case, result in zip(description.cases, results, strict=True):
+        if result.pixels is not None:
+            by_pixels[result.pixels].append(case)
+    problems = []
+    for cases in by_pixels.values():
+        splits, domains = ({getattr(case, key) for case in cases} for key in ("split", "domain"))
+        recorded = {case.sha256["image"] for case in cases}
+        if len(cases) == 1 or (len(splits) > 1 and len(domains) == 1 and len(recorded) == 1):
+            continue  # equal files in two splits are a problem of dataset.json itself
+        first, *others = cases
+        twins = ", ".join(f"{case.id} ({case.domain}, {case.split})" for case in others[:_SHOWN_TWINS])
+        more = f" and {len(others) - _SHOWN_TWINS} more" if len(others) > _SHOWN_TWINS else ""
+        leak = len(splits) > 1 or len(domains) > 1
+        remedy = "remove one, unless it is to count twice"
+        if leak:
+            remedy = (
+                "keep one of them" if len(domains) > 1 else "keep one of them, or put them into one split and group"
+            )
+        problems.append(
+            Problem(
+                "error" if leak else "warning",
+                first.id,
+                shown(first.image, description),
+                f"({first.domain}, {first.split}) has the same pixels as {twins}{more}",
+                remedy,
+            )
+        )
+    return problems
+
+
+def missing_regions(description: DatasetDescription, results: Sequence[CaseResult]) -> list[Problem]:
+    """List the regions that no label of a split of the source, or of an unseen domain, shows.
+
+    A part with a label that cannot be read is left out: what that label shows is not known.
+    """
+    parts: dict[tuple[str, str], list[CaseResult]] = defaultdict(list)
+    for case, result in zip(description.cases, results, strict=True):
+        parts[case.domain, case.split].append(result)
+    problems = []
+    for (domain, split), members in sorted(parts.items()):
+        sizes = [result.region_sizes for result in members if result.region_sizes is not None]
+        absent = [name for name in description.regions if not any(size[name] for size in sizes)]
+        if len(sizes) < len(members) or not absent:
+            continue
+        if absent == list(description.regions):
+            fault = f"all of the {len(members)} labels in {split!r} of the domain {domain!r} are background only"
+        else:
+            fault = f"no label in {split!r} of the domain {domain!r} shows {', '.join(absent)}"
+        needed = domain == description.source_domain and split != SPLITS[-1]
+        severity: Literal["error", "warning"] = (
+            "error" if needed or len(absent) == len(description.regions) else "warning"
+        )
+        remedy = "check how label values were mapped, or remove the region" if needed else "check the labels"
+        problems.append(Problem(severity, "-", description.path.name, fault, remedy))
+    return problems
+
+
+def shown(path: Path, description: DatasetDescription) -> str:
+    """Return a path as seen from the folder of ``dataset.json``, with forward slashes."""
+    return Path(os.path.relpath(path, description.path.parent)).as_posix()

@@ -1,0 +1,124 @@
+"""Reading the headers of DICOM files, as far as the conversion needs them."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SEG_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+_TEXT = (
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"),
+    *("PatientID", "IssuerOfPatientID", "PatientName", "Modality", "SeriesDescription", "ImageType"),
+    "PhotometricInterpretation",
+)
+_NUMBERS = (
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "SeriesNumber", "InstanceNumber"),
+    *("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"),
+)
+# What tells the volumes of one series apart, where several are stacked at the same positions.
+DIVIDERS = (
+    *("TemporalPositionIdentifier", "DiffusionBValue", "EchoTime", "InversionTime", "TriggerTime"),
+    "AcquisitionNumber",
+)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One DICOM file. Of ``tags`` the numbers are tuples; what is missing is "", or None for numbers."""
+
+    path: Path
+    tags: dict[str, Any]
+
+    @property
+    def frames(self) -> int:
+        """Frames of a multi-frame object, else 1."""
+        return int((self.tags["NumberOfFrames"] or (1,))[0])
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A DICOM SEG object and the series it refers to."""
+
+    instance: Instance
+    referenced: frozenset[str]
+
+
+class Unreadable(Exception):
+    """A DICOM file without readable header."""
+
+
+def read_header(path: Path) -> Instance | Segmentation | None:
+    """Read one header; None for a file that is not DICOM."""
+    import pydicom
+
+    if path.name.startswith("._"):
+        return None  # what macOS keeps beside each file on a foreign disk
+    try:
+        with open(path, "rb") as stream:
+            prefix = stream.read(132)
+        # Files without the preamble exist; among all kinds of files only their suffix tells.
+        named = path.suffix.lower() in _DICOM_SUFFIXES
+        if prefix[128:] != b"DICM" and not named:
+            return None
+        with warnings.catch_warnings():
+            # pydicom warns of each odd value in any tag; those that matter are checked by `judge`.
+            warnings.simplefilter("ignore")
+            wanted = [*_TEXT, *_NUMBERS, *DIVIDERS, "ReferencedSeriesSequence"]
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, force=named, specific_tags=list(wanted))
+            return _take(path, dataset)
+    # Damaged files make pydicom raise almost anything.
+    except Exception as error:
+        if isinstance(error, Unreadable):
+            raise
+        raise Unreadable(f"cannot be read ({type(error).__name__})") from error
+
+
+def _take(path: Path, dataset: Any) -> Instance | Segmentation | None:
+    """Keep the plain values of a header."""
+    if dataset.file_meta and dataset.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR:
+        return None  # DICOMDIR, a table of contents
+    tags: dict[str, Any] = {}
+    for name in (*_TEXT, *DIVIDERS):
+        value = dataset.get(name, "")
+        tags[name] = "\\".join(map(str, value)) if _is_many(value) else str("" if value is None else value).strip()
+    for name in _NUMBERS:
+        tags[name] = _floats(dataset.get(name))
+    missing = [name for name in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID") if not tags[name]]
+    if missing:
+        raise Unreadable(f"has no {' and no '.join(missing)}; it is damaged or not DICOM")
+    instance = Instance(path, tags)
+    if tags["SOPClassUID"] not in SEG_CLASSES:
+        return instance
+    referenced = dataset.get("ReferencedSeriesSequence") or []
+    return Segmentation(instance, frozenset(str(item.get("SeriesInstanceUID", "")) for item in referenced) - {""})
+
+
+def _is_many(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _floats(value: Any) -> tuple[float, ...] | None:
+    """Return one or several numbers as a tuple; None if missing or not finite numbers."""
+    if value is None or value == "":
+        return None
+    try:
+        numbers = tuple(float(part) for part in (value if _is_many(value) else [value]))
+    except (TypeError, ValueError):
+        return None
+    return numbers if numbers and all(np.isfinite(numbers)) else None
+
+
+def without_identity(text: str, tags: dict[str, Any], replacement: str) -> str:
+    """Return ``text``, or ``replacement`` if a word of the patient's name (3 letters or more) or the id is in it."""
+    words = {word for word in re.split(r"[\W_]+", tags["PatientName"].lower()) if len(word) > 2}
+    found = set(re.split(r"[\W_]+", text.lower()))
+    identity = tags["PatientID"].lower()
+    return replacement if words & found or (len(identity) > 2 and identity in text.lower()) else text

@@ -1,0 +1,253 @@
+"""One volume of the prostate releases with its label: checked, and written in the form of a data set."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Spacing
+from numpy.typing import NDArray
+
+from data_prep.image_files import AFFINE_TOLERANCE, UnusableCase, array_hash, number, open_volume, stored_bytes
+from mixstyleflow_monai.artifacts import sha256_file
+from mixstyleflow_monai.data.file_faults import claimed_bytes, has_place, load_volume, unreadable
+
+LABEL_VALUES = (0, 1, 2)
+MAX_SHIFT_VOXELS = 0.1
+"""An image and a label whose corners lie closer than this are on one grid; the gap is rounding in their headers."""
+
+DOWNLOAD_AGAIN = "copy or download it again"
+
+
+@dataclass(frozen=True)
+class ReleaseCase:
+    """A volume of a release and the label that belongs to it.
+
+    Attributes:
+        domain: domain that it becomes.
+        name: unique in the domain.
+        image: its file.
+        label: the label's file, which need not exist.
+        shown: the image's path in the release, for reports.
+        channels: names of the channels of a 4-D image, or None for a 3-D one.
+        channel: which of them is taken.
+    """
+
+    domain: str
+    name: str
+    image: Path
+    label: Path
+    shown: str
+    channels: tuple[str, ...] | None = None
+    channel: int = 0
+
+    @property
+    def id(self) -> str:
+        return f"{self.domain}_{self.name}"
+
+
+@dataclass(frozen=True)
+class TakenCase:
+    """A case that was written.
+
+    Attributes:
+        case: where it came from.
+        entry: its entry of ``dataset.json``, all but the split.
+        pixels: hash of the voxels as released.
+        share: part of the label's voxels that is prostate, 0-1.
+    """
+
+    case: ReleaseCase
+    entry: dict[str, Any]
+    pixels: str
+    share: float
+
+
+def take_case(case: ReleaseCase, folder: Path, spacing: Sequence[float] | None = None) -> TakenCase:
+    """Check a case and write its image and its label below ``folder``.
+
+    A 3-D image and its label are copied byte for byte. Of a 4-D image one channel is written, with the affine, the data
+    type and the values that it has there. Labels keep their values 0, 1 and 2.
+
+    Args:
+        case: the case to take.
+        folder: root of the new data set.
+        spacing: mm along the array axes to resample to, linearly for images and by the nearest neighbour for labels;
+            None to keep the released grid.
+
+    Raises:
+        UnusableCase: the case is to be left out; the text is the reason.
+    """
+    for kind, path in (("image", case.image), ("label", case.label)):
+        if not os.path.isfile(path):  # unlike Path.is_file, False also for a folder that may not be entered
+            raise UnusableCase(f"no {kind} {path.parent.name}/{path.name}", "restore it from the release")
+    volume, values = _read_image(case)
+    found = open_volume(case.label)
+    label = _values(found, case.label)
+    affine = np.asarray(volume.affine, dtype=np.float64)
+    _check_label(label)
+    exact = _check_grid(affine, values.shape, np.asarray(found.affine, dtype=np.float64), label.shape)
+    outputs = _outputs(case, folder, resampled=spacing is not None)
+    if spacing is not None:
+        written = _write_resampled(values, label, affine, spacing, outputs)
+    else:
+        written = affine
+        if case.channels is None:
+            shutil.copyfile(case.image, outputs[0])
+        else:
+            nib.save(_channel(volume, case.channel), outputs[0])
+        if exact:
+            shutil.copyfile(case.label, outputs[1])
+        else:
+            _save(label.astype(np.uint8), affine, outputs[1])
+    entry = {
+        "id": case.id,
+        "domain": case.domain,
+        "group": case.name,
+        "split": "",
+        "image": outputs[0].relative_to(folder).as_posix(),
+        "label": outputs[1].relative_to(folder).as_posix(),
+        "sha256": {"image": sha256_file(outputs[0]), "label": sha256_file(outputs[1])},
+        "spacing": [round(float(size), 6) for size in nib.affines.voxel_sizes(written)],
+    }
+    return TakenCase(case, entry, array_hash(values), float((label > 0).mean()))
+
+
+def _read_image(case: ReleaseCase) -> tuple[nib.Nifti1Image, NDArray[Any]]:
+    """Return the volume as it is stored and the 3-D values of the channel that is taken."""
+    if case.channels is None:
+        volume = open_volume(case.image)
+        values = _values(volume, case.image)
+    else:
+        volume = _open_4d(case.image, case.channels)
+        values = _values(volume, case.image)[..., case.channel]
+    if not np.isfinite(values).all():
+        remedy = "replace them, for example by the value of the background"
+        raise UnusableCase(f"{case.image.name} has voxels that are NaN or infinite", remedy)
+    return volume, values
+
+
+def _open_4d(path: Path, channels: Sequence[str]) -> nib.Nifti1Image:
+    """Open a NIfTI file of several channels whose header and length are sound."""
+    try:
+        volume = load_volume(path)
+        _check_4d(path, volume, channels)
+        # Read to its end, a compressed file also has its checksum compared.
+        found, claimed = stored_bytes(path), claimed_bytes(volume)
+    except UnusableCase:
+        raise
+    except Exception as error:  # whatever a reader raises, the file is at fault
+        raise _unreadable(path, error) from error
+    if found < claimed:
+        text = f"{path.name} is cut off: it holds {found:,} bytes, its header claims {claimed:,}"
+        raise UnusableCase(text, DOWNLOAD_AGAIN)
+    return volume
+
+
+def _check_4d(path: Path, volume: nib.Nifti1Image, channels: Sequence[str]) -> None:
+    """Refuse other axes, channels and types than the release has."""
+    shape, dtype = tuple(volume.shape), volume.get_data_dtype()
+    if len(shape) != 4:
+        reason = f"{path.name} has {len(shape)} dimensions {shape}, expected 4"
+        raise UnusableCase(reason, f"give the file as released, with {', '.join(channels)}")
+    if shape[3] != len(channels) or min(shape) < 1:
+        reason = f"{path.name} has {shape[3]} channel(s), dataset.json says {len(channels)} ({', '.join(channels)})"
+        raise UnusableCase(reason, "give the file as released")
+    if dtype.kind not in "biuf":
+        reason = f"{path.name} has values of type {dtype}, expected one real number a voxel"
+        raise UnusableCase(reason, "give the file as released")
+    if not has_place(np.asarray(volume.affine)):
+        reason = f"{path.name} has a singular or non-finite affine, so voxels have no place"
+        raise UnusableCase(reason, DOWNLOAD_AGAIN)
+
+
+def _values(volume: nib.Nifti1Image, path: Path) -> NDArray[Any]:
+    try:
+        return np.asanyarray(volume.dataobj)
+    except Exception as error:  # whatever nibabel raises, the file is at fault
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UnusableCase:
+    fault = unreadable(path, error)
+    return UnusableCase(f"{path.name} {fault.text}", fault.remedy)
+
+
+def _check_label(label: NDArray[Any]) -> None:
+    """Refuse other values than 0, 1 and 2, and labels without prostate."""
+    found = np.unique(label)
+    if not np.isin(found, LABEL_VALUES).all():
+        shown = ", ".join(map(number, found[:8].tolist())) + (", ..." if len(found) > 8 else "")
+        raise UnusableCase(f"label has values {shown}, allowed: 0, 1, 2", "restore the label from the release")
+    if not found.any():
+        raise UnusableCase("label has no prostate voxel", "restore the label from the release")
+
+
+def _check_grid(
+    affine: NDArray[np.float64], shape: tuple[int, ...], other: NDArray[np.float64], other_shape: tuple[int, ...]
+) -> bool:
+    """Refuse a label on another grid than its image; return whether the affines agree to the last digits."""
+    if shape != other_shape:
+        raise UnusableCase(f"image has shape {shape}, label {other_shape}", "give the label of this image")
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*shape, 1]
+    shift = float(np.linalg.norm(corners @ (affine - other).T, axis=1).max())
+    limit = MAX_SHIFT_VOXELS * float(nib.affines.voxel_sizes(affine).min())
+    if not shift < limit:
+        raise UnusableCase(
+            f"image and label are placed {shift:.3g} mm apart by their affines, allowed {limit:.2g} mm",
+            "copy the image's affine to the label if they show the same, else give the right label",
+        )
+    return float(np.abs(affine - other).max()) <= AFFINE_TOLERANCE
+
+
+def _outputs(case: ReleaseCase, folder: Path, *, resampled: bool) -> tuple[Path, Path]:
+    """Return the paths to write; a file that is copied keeps its suffix."""
+    paths = []
+    for kind, path in (("images", case.image), ("labels", case.label)):
+        plain = not resampled and path.name.lower().endswith(".nii") and case.channels is None
+        paths.append(folder / kind / case.domain / f"{case.name}{'.nii' if plain else '.nii.gz'}")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+    return paths[0], paths[1]
+
+
+def _channel(volume: nib.Nifti1Image, channel: int) -> nib.Nifti1Image:
+    """Return one channel with the stored numbers, their type, and the header's scale factors and affine."""
+    stored: Any = volume.dataobj
+    image = nib.Nifti1Image(stored.get_unscaled()[..., channel], volume.affine, volume.header)
+    if (stored.slope, stored.inter) != (1.0, 0.0):
+        # Only after the image is made: nibabel clears the factors of a header that it is given.
+        image.header.set_slope_inter(stored.slope, stored.inter)
+    return image
+
+
+def _write_resampled(
+    values: NDArray[Any],
+    label: NDArray[Any],
+    affine: NDArray[np.float64],
+    spacing: Sequence[float],
+    outputs: tuple[Path, Path],
+) -> NDArray[np.float64]:
+    """Write image (float32) and label (uint8) on the new grid and return its affine."""
+    written = affine
+    for path, array, mode, dtype in zip(
+        outputs, (values, label), ("bilinear", "nearest"), (np.float32, np.uint8), strict=True
+    ):
+        tensor = MetaTensor(torch.from_numpy(array.astype(np.float32))[None], affine=torch.from_numpy(affine))
+        result: Any = Spacing(pixdim=tuple(spacing), mode=mode)(tensor)
+        written = result.affine.numpy().astype(np.float64)
+        _save(result[0].numpy().astype(dtype), written, path)
+    return written
+
+
+def _save(values: NDArray[Any], affine: NDArray[np.float64], path: Path) -> None:
+    image = nib.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)

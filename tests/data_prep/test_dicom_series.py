@@ -1,0 +1,267 @@
+"""DICOM series that are no volumes, and files that are no images: what is left out, and why."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    RTStructureSetStorage,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
+
+from tests.data_prep.dicom_files import (
+    OBLIQUE,
+    SHAPE,
+    Change,
+    assert_same_voxels,
+    convert,
+    only_image,
+    rows_of,
+    setting,
+    without_slices,
+    write_series,
+)
+
+# --- what is left out
+
+
+def moved(shift: Callable[[int], float], axis: int = 2) -> Change:
+    """Move each slice by some mm along one of the axes."""
+
+    def change(index: int, dataset: Dataset) -> None:
+        place = np.array(dataset.ImagePositionPatient, dtype=np.float64) + OBLIQUE[:, axis] * shift(index)
+        dataset.ImagePositionPatient = [f"{value:.10g}" for value in place]
+
+    return change
+
+
+def stacked(keyword: str | None) -> Change:
+    """Put two images at each position, told apart by a tag."""
+
+    def change(index: int, dataset: Dataset) -> None:
+        moved(lambda i: -3.5 * (i - i % 3))(index, dataset)
+        if keyword:
+            setattr(dataset, keyword, (20, 80)[index // 3])
+
+    return change
+
+
+def without(keyword: str) -> Change:
+    return lambda index, dataset: dataset.__delattr__(keyword)
+
+
+def smaller_first(index: int, dataset: Dataset) -> None:
+    if index == 0:
+        dataset.Rows = 4
+        dataset.PixelData = dataset.PixelData[: 4 * 9 * 2]
+
+
+def coloured(index: int, dataset: Dataset) -> None:
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.PixelData = bytes(SHAPE[1] * SHAPE[2] * 3 + SHAPE[1] * SHAPE[2] % 2)
+
+
+def contours(index: int, dataset: Dataset) -> bool:
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = RTStructureSetStorage
+    for keyword in ("Rows", "Columns", "PixelData"):
+        delattr(dataset, keyword)
+    return index == 0
+
+
+LEFT_OUT = {
+    "gap": (without_slices(2), r"missing slices: 1 \(1 between -?\d+\.\d and -?\d+\.\d mm along the normal\)"),
+    "uneven": (moved(lambda i: 0.3 * i * i), "slices are unevenly spaced, 3.8 to 5.6 mm"),
+    "echoes": (
+        stacked("EchoTime"),
+        r"2 of 5 images lie at the position of another; EchoTime tells them apart \(20\.0, 80\.0\)",
+    ),
+    "repeated": (stacked(None), "2 of 5 images lie at the position of another; no tag tells them apart"),
+    "one place": (moved(lambda i: -3.5 * i), "4 of 5 images lie at the position of another; no tag"),
+    "tilted": (moved(lambda i: 0.5 * i, axis=1), "shifted against each other .* tilted gantry"),
+    "sizes": (smaller_first, r"mixed sizes \(columns x rows\): 9 x 12 \(4 images\), 9 x 4 \(1 image\)"),
+    "orientations": (
+        setting("ImageOrientationPatient", [1, 0, 0, 0, 1, 0], lambda i: i > 3),
+        r"mixed orientations: .* \(4 images\), 1 0 0 0 1 0 \(1 image\)",
+    ),
+    "spacings": (
+        setting("PixelSpacing", [1, 1], lambda i: i > 3),
+        r"mixed pixel spacings: 0\.7 0\.9 \(4 images\), 1 1 \(1 image\)",
+    ),
+    "patients": (setting("PatientID", "B", lambda i: i > 3), "mixed patients; put"),
+    "frames": (setting("FrameOfReferenceUID", "1.2", lambda i: i > 3), "mixed frames of reference; put"),
+    "localizer": (setting("ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]), "localizer: planning images"),
+    "one localizer": (
+        setting("ImageType", ["DERIVED", "PRIMARY", "LOCALIZER"], lambda i: i == 0),
+        r"localizer: .* \(1 of 5 images\)",
+    ),
+    "capture": (setting("SOPClassUID", SecondaryCaptureImageStorage), "secondary capture: a picture of a screen"),
+    "colour": (coloured, "colour images; only grey ones"),
+    "palette": (setting("PhotometricInterpretation", "PALETTE COLOR"), "palette colours"),
+    "contours": (contours, r"no image \(RT Structure Set Storage\)"),
+    "one image": (without_slices(0, 1, 2, 3), "one image, not a volume"),
+    "no position": (without("ImagePositionPatient"), "no ImagePositionPatient, so the place in the patient is unknown"),
+    "no orientation": (without("ImageOrientationPatient"), "no ImageOrientationPatient"),
+    "no spacing": (without("PixelSpacing"), "no PixelSpacing"),
+    "no rotation": (setting("ImageOrientationPatient", [1, 0, 0, 1, 0, 0]), "not two perpendicular unit vectors"),
+    "zero spacing": (setting("PixelSpacing", [0, 1]), "PixelSpacing 0 x 1 is not positive"),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), LEFT_OUT.values(), ids=LEFT_OUT.keys())
+def test_a_series_that_is_no_volume_is_left_out_with_the_reason(change: Change, reason: str, tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "bad", change=change, number=2)
+    before = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*.dcm")}
+    with pytest.raises(ValueError, match=f"none of 1 series is a volume.*{reason}"):
+        convert(tmp_path / "in")
+    assert not (tmp_path / "out").exists()
+    good = write_series(tmp_path / "in" / "good", patient="B", seed=1)
+    made, printed = convert(tmp_path / "in")
+    assert_same_voxels(only_image(made), good)
+    bad, converted = rows_of(made)
+    assert bad["status"] == "left out"
+    assert converted["status"] == "converted"
+    assert bad["reason"].split(" ")[0] in printed
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_evenly_spaced_images_with_odd_numbers_are_converted_with_a_note(tmp_path: Path) -> None:
+    datasets = write_series(tmp_path / "in", change=without_slices(1, 3))
+    made, printed = convert(tmp_path / "in")
+    assert_same_voxels(only_image(made), datasets)
+    assert rows_of(made)[0]["reason"] == "3 images are numbered 1 to 5"
+    assert "numbered 1 to 5" in " ".join(printed.replace("│", " ").split())
+
+
+def test_copies_of_an_image_are_taken_once(tmp_path: Path) -> None:
+    datasets = write_series(tmp_path / "in")
+    shutil.copy(tmp_path / "in" / "image000.dcm", tmp_path / "in" / "again.dcm")
+    made, _ = convert(tmp_path / "in")
+    assert_same_voxels(only_image(made), datasets)
+    assert rows_of(made)[0]["reason"] == "copies of the same image left out: 1"
+
+
+# --- files that are not images
+
+
+def test_other_files_are_ignored_and_damaged_ones_named(tmp_path: Path) -> None:
+    datasets = write_series(tmp_path / "in")
+    (tmp_path / "in" / "notes.txt").write_text("x" * 300)
+    (tmp_path / "in" / "empty").touch()
+    (tmp_path / "in" / "._image000.dcm").write_bytes(b"from macOS" * 30)
+    contents = Dataset()
+    contents.file_meta = pydicom.dataset.FileMetaDataset()
+    contents.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    contents.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    contents.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    contents.save_as(tmp_path / "in" / "DICOMDIR", enforce_file_format=True)
+    (tmp_path / "in" / "zero.dcm").touch()
+    (tmp_path / "in" / "text.dcm").write_text("not DICOM " * 40)
+    (tmp_path / "in" / "cut.bin").write_bytes((tmp_path / "in" / "image000.dcm").read_bytes()[:150])
+    made, printed = convert(tmp_path / "in")
+    assert_same_voxels(only_image(made), datasets)
+    assert "4 files that are not DICOM images" in printed
+    assert "unreadable (3)" in printed
+    assert all(name in printed for name in ("zero.dcm", "text.dcm", "cut.bin"))
+    assert rows_of(made)[-1]["reason"] == "3 files or folders cannot be read"
+
+
+def test_images_without_the_preamble_are_read(tmp_path: Path) -> None:
+    datasets = write_series(tmp_path / "in")
+    for path in (tmp_path / "in").iterdir():
+        path.write_bytes(path.read_bytes()[132:])
+    assert_same_voxels(only_image(convert(tmp_path / "in")[0]), datasets)
+
+
+def test_a_file_that_may_not_be_read_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path / "in")
+    locked = tmp_path / "in" / "locked.dcm"
+    shutil.copy(tmp_path / "in" / "image000.dcm", locked)
+    really_open = builtins.open
+
+    def refuse(file: Any, *arguments: Any, **options: Any) -> Any:
+        if str(file) == str(locked):
+            raise PermissionError(13, "Permission denied")
+        return really_open(file, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "open", refuse)
+    made, printed = convert(tmp_path / "in")
+    assert "locked.dcm" in printed
+    assert "PermissionError" in printed
+    assert only_image(made).shape == (9, 12, 5)
+
+
+def test_a_folder_that_may_not_be_searched_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path / "in")
+    (tmp_path / "in" / "locked").mkdir()
+    really_scan = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return really_scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    made, printed = convert(tmp_path / "in")
+    assert "cannot be searched (PermissionError)" in printed
+    assert rows_of(made)[-1]["reason"] == "1 files or folders cannot be read"
+
+
+def test_voxels_that_are_cut_off_stop_a_chosen_series_and_are_left_out_of_all(tmp_path: Path) -> None:
+    datasets = write_series(tmp_path / "in" / "bad")
+    good = write_series(tmp_path / "in" / "good", patient="B", seed=1)
+    path = tmp_path / "in" / "bad" / "image002.dcm"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-60])
+    uid = datasets[0].SeriesInstanceUID
+    number = int(datasets[2].InstanceNumber)  # the slices of `write_series` ascend along the normal
+    with pytest.raises(ValueError, match=rf"series {uid} cannot be converted: voxels of image {number} of 5 along"):
+        convert(tmp_path / "in", series=uid)
+    assert not (tmp_path / "out").exists()
+    made, _ = convert(tmp_path / "in", series="all")
+    assert_same_voxels(only_image(made), good)
+    assert [row["status"] for row in rows_of(made)].count("left out") == 1
+    path.write_bytes(whole)
+    made, _ = convert(tmp_path / "in", tmp_path / "mended", series=uid)
+    assert_same_voxels(only_image(made), datasets)
+
+
+def test_loops_of_links_and_odd_folder_names_are_no_obstacle(tmp_path: Path) -> None:
+    folder = tmp_path / "Bilder é ß" / "with space"
+    datasets = write_series(folder)
+    (folder / "loop").symlink_to(folder.parent, target_is_directory=True)
+    (folder / "dead.dcm").symlink_to(folder / "nothing")
+    made, printed = convert(tmp_path / "Bilder é ß", tmp_path / "out")
+    assert_same_voxels(only_image(made), datasets)
+    assert "dead.dcm" in printed
+
+
+def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder; give the folder that holds"):
+        convert(tmp_path / "nowhere")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").touch()
+    with pytest.raises(ValueError, match="no DICOM image found, only 0 unreadable DICOM files and 1 files of other"):
+        convert(tmp_path / "in")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_with_content_is_refused(tmp_path: Path) -> None:
+    write_series(tmp_path / "in")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    with pytest.raises(ValueError, match="out: exists and is not an empty folder"):
+        convert(tmp_path / "in")
+    assert [path.name for path in tmp_path.iterdir()] in (["in", "out"], ["out", "in"])

@@ -1,0 +1,151 @@
+"""Downloads: verified, not repeated, and one line where there is no network. No test leaves this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import urlparse
+
+import pytest
+from monai.apps import DecathlonDataset
+
+from data_prep import downloads
+from data_prep.downloads import DECATHLON_TASK, download_decathlon, fetch
+
+CONTENT = bytes(range(256)) * 512
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves CONTENT; ``/short`` breaks off, ``/gone`` is not found, ``/silent`` says nothing until it is released."""
+
+    asked: ClassVar[list[str]] = []
+    release: ClassVar[threading.Event] = threading.Event()
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.path == "/silent":
+            self.release.wait(10)
+            return
+        if self.path == "/gone":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT[: 1000 if self.path == "/short" else None])
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a server on this machine; proxies are not asked."""
+    monkeypatch.setenv("no_proxy", "*")
+    Handler.asked.clear()
+    Handler.release.clear()
+    serving = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=serving.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{serving.server_port}"
+    Handler.release.set()
+    serving.shutdown()
+    thread.join()
+    serving.server_close()
+
+
+def test_a_file_is_fetched_once_and_progress_is_shown(
+    server: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "new" / "folder" / "file.tar"
+    assert fetch(f"{server}/file", path, md5=MD5) == path
+    assert path.read_bytes() == CONTENT
+    shown = capfd.readouterr()
+    assert "file.tar: 100%" in shown.err
+    assert shown.out == ""
+    fetch(f"{server}/file", path, md5=MD5)
+    assert Handler.asked == ["/file"]
+
+
+def test_the_decathlon_comes_from_where_monai_has_it_with_its_checksum(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert urlparse(DecathlonDataset.resource[DECATHLON_TASK]).path == "/Task05_Prostate.tar"
+    assert len(DecathlonDataset.md5[DECATHLON_TASK]) == 32
+    monkeypatch.setitem(DecathlonDataset.resource, DECATHLON_TASK, f"{server}/tar")
+    with pytest.raises(ValueError, match=r"the download does not have the MD5 sum"):
+        download_decathlon(tmp_path)
+    monkeypatch.setitem(DecathlonDataset.md5, DECATHLON_TASK, MD5)
+    assert download_decathlon(tmp_path) == tmp_path / "Task05_Prostate.tar"
+
+
+def test_a_damaged_file_is_named_and_left_alone(server: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.tar"
+    path.write_bytes(CONTENT[:-1])
+    with pytest.raises(
+        ValueError, match=r"file\.tar: its MD5 sum is not .*: damaged, or another file\. Remove it first"
+    ):
+        fetch(f"{server}/file", path, md5=MD5)
+    assert path.read_bytes() == CONTENT[:-1]
+    assert Handler.asked == []
+    path.unlink()
+    assert fetch(f"{server}/file", path, md5=MD5).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"), [("gone", "Not Found"), ("short", "retrieval incomplete"), ("silent", "timed out")]
+)
+def test_a_failed_download_is_one_line_and_leaves_nothing(
+    what: str,
+    reason: str,
+    server: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    if what == "silent":
+        monkeypatch.setattr(downloads, "SILENCE_SECONDS", 0.2)
+    with pytest.raises(
+        ValueError, match=rf"/{what}: cannot be downloaded \(.*{reason}.*\)\. .*--decathlon\.$"
+    ) as caught:
+        fetch(f"{server}/{what}", tmp_path / "file.tar", md5=MD5)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr().out == ""
+
+
+def test_no_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(
+        ValueError, match=r"Task05_Prostate\.tar: cannot be downloaded .*name resolution\)\. Check the net"
+    ):
+        download_decathlon(tmp_path)
+
+
+def test_a_folder_that_cannot_be_is_told_before_the_download(server: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file: cannot be made \(File exists\)\. Choose a folder"):
+        fetch(f"{server}/file", tmp_path / "file" / "file.tar", md5=MD5)
+    with pytest.raises(ValueError, match=r"deep: cannot be made \(Not a directory\)\. Choose a folder"):
+        fetch(f"{server}/file", tmp_path / "file" / "deep" / "file.tar", md5=MD5)
+    assert Handler.asked == []
+
+
+def test_settings_of_the_process_are_put_back(server: str, tmp_path: Path) -> None:
+    logger = logging.getLogger("monai.apps")
+    before = logger.level, socket.getdefaulttimeout()
+    fetch(f"{server}/file", tmp_path / "file.tar", md5=MD5)
+    with pytest.raises(ValueError, match="cannot be downloaded"):
+        fetch(f"{server}/gone", tmp_path / "other.tar", md5=MD5)
+    assert (logger.level, socket.getdefaulttimeout()) == before
