@@ -77,7 +77,7 @@ def prostate(
         resample: write volumes resampled to --spacing, in place of the original ones.
         spacing: millimetres along the axes, recorded for loading, or used by --resample.
     """
-    from data_prep.prostate import make_prostate_dataset
+    from data_prep.prostate.dataset import make_prostate_dataset
 
     _say_written(
         make_prostate_dataset(
@@ -103,7 +103,7 @@ def fundus(root: str, source: str, output: str, release: str = "auto", rater: in
         rater: whose masks to take, from 1, where there are several.
         seed: seed of the division of the source domain.
     """
-    from data_prep.fundus import make_fundus_dataset
+    from data_prep.fundus.dataset import make_fundus_dataset
 
     made = make_fundus_dataset(
         str(root), str(source), str(output), release=str(release), rater=rater, seed=_whole_number("--seed", seed)
@@ -119,7 +119,7 @@ def dicom(input: str, output: str, series: str | None = None) -> None:
         output: folder to make; must be absent or empty.
         series: SeriesInstanceUID, or several separated by commas, or "all", where the folder holds more than one.
     """
-    from data_prep.dicom import convert_dicom
+    from data_prep.dicom.convert import convert_dicom
 
     _say_written(convert_dicom(str(input), str(output), series=None if series is None else series))
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict
@@ -24,6 +22,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from data_prep.building import building
 from data_prep.contact_sheet import contact_sheet
 from data_prep.phantom_cameras import CAMERAS, Camera, photograph
 from data_prep.phantom_fundus import build_eye, draw_fundus
@@ -90,19 +89,8 @@ def make_phantom(
     if _already_there(target, request):
         print(f"{target}: already holds this phantom ({task}, seed {seed}); nothing to do.")
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".partial-{target.name}-", dir=target.parent))
-    try:
+    with building(target) as partial:
         _write(partial, request)
-        # mkdtemp makes private folders; the result gets the permissions of any new folder.
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o777 & ~umask)
-        if target.is_dir():
-            target.rmdir()
-        partial.replace(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 

@@ -20,7 +20,7 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from data_prep.dicom import convert_dicom
+from data_prep.dicom.convert import convert_dicom
 
 CONFIG = Path(__file__).resolve().parents[2] / "bundles/phase3_mixstyleflow_segmentation/configs/inference.json"
 AXES = ["".join(c) for order in itertools.permutations(("LR", "PA", "SI")) for c in itertools.product(*order)]

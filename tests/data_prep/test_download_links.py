@@ -14,7 +14,7 @@ from rich.console import Console
 
 from data_prep.__main__ import COMMANDS, main
 from data_prep.download_links import DATA_FILE, PublicData, load_public_data, print_links
-from data_prep.fundus_releases import RELEASES
+from data_prep.fundus.releases import RELEASES
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRIES = load_public_data()

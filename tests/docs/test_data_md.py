@@ -15,13 +15,15 @@ import yaml
 from PIL import Image
 
 import data_prep.phantom as phantom
-import data_prep.prostate as prostate
+import data_prep.prostate.dataset as prostate
 from data_prep.__main__ import COMMANDS
 from data_prep.__main__ import main as data_prep_main
 from data_prep.folder_spec import load_spec
-from data_prep.fundus_releases import RELEASES
+from data_prep.fundus.releases import RELEASES
 from mixstyleflow_monai.data.dataset_description import load_dataset
-from tests.data_prep import dicom_files, fundus_builders, prostate_releases
+from tests.data_prep.dicom import dicom_files
+from tests.data_prep.fundus import fundus_builders
+from tests.data_prep.prostate import prostate_releases
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")

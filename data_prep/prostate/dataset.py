@@ -24,13 +24,13 @@ from rich.console import Console
 from tqdm import tqdm
 
 from data_prep.building import building
-from data_prep.decathlon import DOMAIN, TASK, DecathlonRelease, open_release
-from data_prep.downloads import download_decathlon
 from data_prep.image_files import UnusableCase
 from data_prep.import_summary import LeftOut, print_summary, write_left_out
-from data_prep.prostate_cases import ReleaseCase, TakenCase, take_case
-from data_prep.prostate_split import PAPER_CASES, PAPER_FRACTIONS, SEED, Division, check_train_fraction, divide
-from data_prep.six_sites import SITES, SixSites, find_sites
+from data_prep.prostate.cases import ReleaseCase, TakenCase, take_case
+from data_prep.prostate.decathlon import DOMAIN, TASK, DecathlonRelease, open_release
+from data_prep.prostate.downloads import download_decathlon
+from data_prep.prostate.six_sites import SITES, SixSites, find_sites
+from data_prep.prostate.split import PAPER_CASES, PAPER_FRACTIONS, SEED, Division, check_train_fraction, divide
 from data_prep.splits import SPLITS
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE, save_dataset
 
@@ -64,7 +64,7 @@ def make_prostate_dataset(
         sites: folder of the six-site release; without it the data set has no unseen domain.
         download: folder to download Task05_Prostate.tar to, in place of ``decathlon``; a verified file there is used.
         train_fraction: share, or above 1 the number, of the training patients to keep; see
-            :func:`data_prep.prostate_split.train_subset`.
+            :func:`data_prep.prostate.split.train_subset`.
         resample: write volumes resampled to ``spacing`` in place of the released ones.
         spacing: mm along the array axes; recorded, and used by ``resample``.
         console: where notes and tables are printed; standard output by default.

@@ -20,10 +20,19 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from rich.console import Console
 
-from data_prep.dicom import convert_dicom
+from data_prep.dicom.convert import convert_dicom
 from data_prep.folder import make_folder_dataset
 from mixstyleflow_monai.data.dataset_description import load_dataset
-from tests.data_prep.dicom_files import SHAPE, affine_of, convert, in_order, rows_of, voxel_in, write_seg, write_series
+from tests.data_prep.dicom.dicom_files import (
+    SHAPE,
+    affine_of,
+    convert,
+    in_order,
+    rows_of,
+    voxel_in,
+    write_seg,
+    write_series,
+)
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.fundus_labels import implausible
-from data_prep.fundus_releases import RELEASES, find_release
-from tests.data_prep import fundus_builders as build
+from data_prep.fundus.labels import implausible
+from data_prep.fundus.releases import RELEASES, find_release
+from tests.data_prep.fundus import fundus_builders as build
 
 BUILDERS: dict[str, Callable[[Path], None]] = {
     "five-domain": build.five_domain,

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from data_prep.image_files import name_of
 from data_prep.import_summary import LeftOut
-from data_prep.prostate_cases import LABEL_VALUES, ReleaseCase
+from data_prep.prostate.cases import LABEL_VALUES, ReleaseCase
 from mixstyleflow_monai.data.schema_checks import raise_problems, schema_problems
 
 TASK = "Task05_Prostate"

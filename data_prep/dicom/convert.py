@@ -27,10 +27,10 @@ from rich.console import Console
 from tqdm import tqdm
 
 from data_prep.building import building
-from data_prep.dicom_grid import GRID_TOLERANCE, grid_distance, to_ras
-from data_prep.dicom_report import SEGMENTS_FILE, Entry, print_entries, print_next_steps, write_csv
-from data_prep.dicom_segmentation import find_label, write_nifti
-from data_prep.dicom_series import Series, Tree, scan
+from data_prep.dicom.grid import GRID_TOLERANCE, grid_distance, to_ras
+from data_prep.dicom.report import SEGMENTS_FILE, Entry, print_entries, print_next_steps, write_csv
+from data_prep.dicom.segmentation import find_label, write_nifti
+from data_prep.dicom.series import Series, Tree, scan
 from data_prep.image_files import UnusableCase
 from mixstyleflow_monai.artifacts import write_json
 from mixstyleflow_monai.data.schema_checks import did_you_mean

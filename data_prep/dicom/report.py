@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from data_prep.dicom_files import Segmentation, without_identity
-from data_prep.dicom_series import WITHHELD, Series, Tree
+from data_prep.dicom.files import Segmentation, without_identity
+from data_prep.dicom.series import WITHHELD, Series, Tree
 
 CSV_FILE = "series.csv"
 SEGMENTS_FILE = "segments.json"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from data_prep.decathlon import DecathlonRelease, extract_release, open_release
-from tests.data_prep.prostate_releases import write_decathlon, write_tar
+from data_prep.prostate.decathlon import DecathlonRelease, extract_release, open_release
+from tests.data_prep.prostate.prostate_releases import write_decathlon, write_tar
 
 NUMBERS = (0, 1, 2, 4)
 

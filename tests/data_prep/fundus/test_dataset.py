@@ -15,9 +15,9 @@ from PIL import Image
 from rich.console import Console
 
 from data_prep.__main__ import main
-from data_prep.fundus import make_fundus_dataset
+from data_prep.fundus.dataset import make_fundus_dataset
 from mixstyleflow_monai.data.dataset_description import DatasetDescription, load_dataset
-from tests.data_prep import fundus_builders as build
+from tests.data_prep.fundus import fundus_builders as build
 
 SOURCES: dict[str, tuple[Callable[[Path], None], str]] = {
     "five-domain": (build.five_domain, "BinRushed"),

@@ -22,8 +22,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from data_prep.fundus_labels import CUP, RIM, ExpertShares, GreyCoding, LabelCoding, implausible, shown_values
-from data_prep.fundus_layouts import (
+from data_prep.fundus.labels import CUP, RIM, ExpertShares, GreyCoding, LabelCoding, implausible, shown_values
+from data_prep.fundus.layouts import (
     REFUGE_SETS,
     ListedCase,
     dofe_cases,
@@ -32,7 +32,7 @@ from data_prep.fundus_layouts import (
     subfolders,
     windows_cases,
 )
-from data_prep.fundus_lists import RATERS, csv_cases
+from data_prep.fundus.lists import RATERS, csv_cases
 from mixstyleflow_monai.data.schema_checks import did_you_mean
 
 AUTO = "auto"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.import_summary import LeftOut
-from data_prep.prostate_cases import ReleaseCase
+from data_prep.prostate.cases import ReleaseCase
 from mixstyleflow_monai.data.schema_checks import did_you_mean
 
 PAGE = "https://liuquande.github.io/SAML/"

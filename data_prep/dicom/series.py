@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data_prep.dicom_files import DIVIDERS, Instance, Segmentation, Unreadable, read_header, without_identity
-from data_prep.dicom_grid import RepeatedPositions, slice_grid, slice_order
+from data_prep.dicom.files import DIVIDERS, Instance, Segmentation, Unreadable, read_header, without_identity
+from data_prep.dicom.grid import RepeatedPositions, slice_grid, slice_order
 from data_prep.image_files import UnusableCase
 
 WITHHELD = "(withheld)"

@@ -20,7 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from rich.console import Console
 from scipy.spatial.transform import Rotation
 
-from data_prep.dicom import convert_dicom
+from data_prep.dicom.convert import convert_dicom
 
 COMPARED = 12
 SHAPE = (5, 12, 9)

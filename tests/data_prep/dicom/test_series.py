@@ -21,7 +21,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from tests.data_prep.dicom_files import (
+from tests.data_prep.dicom.dicom_files import (
     OBLIQUE,
     SHAPE,
     Change,

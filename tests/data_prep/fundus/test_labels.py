@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.fundus_labels import ExpertShares, GreyCoding, implausible, shown_values
-from data_prep.fundus_releases import CUP_BLACK, CUP_BLACK_THRESHOLDS, INDEX, RELEASES, RIM_WHITE, THREE_OF_FOUR_EXPERTS
+from data_prep.fundus.labels import ExpertShares, GreyCoding, implausible, shown_values
+from data_prep.fundus.releases import CUP_BLACK, CUP_BLACK_THRESHOLDS, INDEX, RELEASES, RIM_WHITE, THREE_OF_FOUR_EXPERTS
 from data_prep.image_files import UnusableCase
-from tests.data_prep import fundus_builders as build
+from tests.data_prep.fundus import fundus_builders as build
 
 
 @pytest.mark.parametrize(

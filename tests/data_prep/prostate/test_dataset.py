@@ -16,12 +16,12 @@ import pytest
 from rich.console import Console
 
 from data_prep.__main__ import main
-from data_prep.prostate import make_prostate_dataset
-from data_prep.prostate_split import divide
+from data_prep.prostate.dataset import make_prostate_dataset
+from data_prep.prostate.split import divide
 from data_prep.resplit import resplit_dataset
 from mixstyleflow_monai.data import Task, check_headers
 from mixstyleflow_monai.data.dataset_description import DatasetDescription, load_dataset, verify_hashes
-from tests.data_prep.prostate_releases import (
+from tests.data_prep.prostate.prostate_releases import (
     AFFINE,
     SHAPE,
     SITE_NUMBERS,
@@ -339,7 +339,7 @@ def test_a_download_takes_the_place_of_the_release(root: Path, tmp_path: Path, m
         folder.mkdir()
         return write_tar(root / "Task05_Prostate", folder / "Task05_Prostate.tar")
 
-    monkeypatch.setattr("data_prep.prostate.download_decathlon", download)
+    monkeypatch.setattr("data_prep.prostate.dataset.download_decathlon", download)
     fetched, _ = run(root, tmp_path / "out", decathlon=None, download=tmp_path / "cache")
     assert asked == [tmp_path / "cache"]
     assert json.loads(fetched.path.read_text()) == json.loads(run(root, tmp_path / "other")[0].path.read_text())

@@ -21,8 +21,8 @@ from rich.console import Console
 from scipy.spatial.transform import Rotation
 
 from data_prep.__main__ import main
-from data_prep.dicom import convert_dicom
-from tests.data_prep.dicom_files import (
+from data_prep.dicom.convert import convert_dicom
+from tests.data_prep.dicom.dicom_files import (
     OBLIQUE,
     SHAPE,
     Change,
@@ -247,7 +247,7 @@ def test_dicom_libraries_are_needed_only_when_called() -> None:
     code = """
 import sys
 sys.modules.update(dict.fromkeys(("pydicom", "highdicom", "itk")))  # an import of them raises
-import data_prep.dicom
+import data_prep.dicom.convert
 print("imported")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

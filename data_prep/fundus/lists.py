@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from data_prep.fundus_layouts import PARTS, ListedCase
+from data_prep.fundus.layouts import PARTS, ListedCase
 from mixstyleflow_monai.data.schema_checks import did_you_mean, raise_problems
 
 RATERS = 6

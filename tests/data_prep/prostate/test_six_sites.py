@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.six_sites import SITES, SixSites, find_sites
-from tests.data_prep.prostate_releases import SITE_NUMBERS, write_sites
+from data_prep.prostate.six_sites import SITES, SixSites, find_sites
+from tests.data_prep.prostate.prostate_releases import SITE_NUMBERS, write_sites
 
 FEW = {site: list(numbers)[:2] for site, numbers in SITE_NUMBERS.items()}
 

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from data_prep.folder_cases import FoundCase, relative_to
 from data_prep.folder_spec import FolderSpec
-from data_prep.fundus_labels import REGIONS, implausible
-from data_prep.fundus_layouts import ListedCase
-from data_prep.fundus_releases import Release, misfit
+from data_prep.fundus.labels import REGIONS, implausible
+from data_prep.fundus.layouts import ListedCase
+from data_prep.fundus.releases import Release, misfit
 from data_prep.image_files import UnusableCase, array_hash, centre_crop, read_image, write_png
 from data_prep.import_summary import LeftOut
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sklearn.model_selection import train_test_split
 
-from data_prep.prostate_split import TEST_PATIENTS, check_train_fraction, divide, train_subset
-from tests.data_prep.prostate_releases import DECATHLON_NUMBERS
+from data_prep.prostate.split import TEST_PATIENTS, check_train_fraction, divide, train_subset
+from tests.data_prep.prostate.prostate_releases import DECATHLON_NUMBERS
 
 NAMES = [f"prostate_{number:02d}" for number in DECATHLON_NUMBERS]
 

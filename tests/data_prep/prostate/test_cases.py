@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from data_prep.image_files import UnusableCase
-from data_prep.prostate_cases import ReleaseCase, take_case
-from tests.data_prep.prostate_releases import AFFINE, SHAPE, label_of
+from data_prep.prostate.cases import ReleaseCase, take_case
+from tests.data_prep.prostate.prostate_releases import AFFINE, SHAPE, label_of
 
 
 def save(path: Path, values: NDArray[Any], affine: NDArray[Any] = AFFINE) -> None:

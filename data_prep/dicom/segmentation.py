@@ -20,9 +20,9 @@ import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import NDArray
 
-from data_prep.dicom_files import Segmentation, without_identity
-from data_prep.dicom_grid import GRID_TOLERANCE, grid_distance, to_ras
-from data_prep.dicom_series import Series
+from data_prep.dicom.files import Segmentation, without_identity
+from data_prep.dicom.grid import GRID_TOLERANCE, grid_distance, to_ras
+from data_prep.dicom.series import Series
 from data_prep.image_files import UnusableCase, open_volume
 
 # More values than this in a file beside the images: it is an image, not a label.

@@ -23,10 +23,10 @@ from data_prep.building import building
 from data_prep.clusters import cluster_cases, separate_domains, set_groups
 from data_prep.folder_cases import FoundCase
 from data_prep.folder_spec import DomainSpec, FolderSpec
-from data_prep.fundus_cases import CHANNELS, FundusCase, check_coding, fundus_cases, import_cases
-from data_prep.fundus_labels import REGIONS
-from data_prep.fundus_layouts import ListedCase
-from data_prep.fundus_releases import AUTO, Release, find_release
+from data_prep.fundus.cases import CHANNELS, FundusCase, check_coding, fundus_cases, import_cases
+from data_prep.fundus.labels import REGIONS
+from data_prep.fundus.layouts import ListedCase
+from data_prep.fundus.releases import AUTO, Release, find_release
 from data_prep.import_summary import LeftOut, print_summary, write_left_out
 from data_prep.splits import FRACTIONS, SPLITS, assign_splits
 from mixstyleflow_monai.data.dataset_description import save_dataset

@@ -15,8 +15,8 @@ from urllib.parse import urlparse
 import pytest
 from monai.apps import DecathlonDataset
 
-from data_prep import downloads
-from data_prep.downloads import DECATHLON_TASK, download_decathlon, fetch
+from data_prep.prostate import downloads
+from data_prep.prostate.downloads import DECATHLON_TASK, download_decathlon, fetch
 
 CONTENT = bytes(range(256)) * 512
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -1,0 +1,1 @@
+"""Public releases of optic disc and cup as data sets."""

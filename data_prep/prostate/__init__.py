@@ -1,0 +1,1 @@
+"""The Medical Decathlon and six other sites as one prostate data set."""
