@@ -128,14 +128,18 @@ class DualDecoderTrainer(SupervisedTrainer):
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
         if scaler is not None:
             # The scaler skips non-finite steps itself and lowers its scale.
+            before = scaler.get_scale()
             scaler.step(engine.optimizer)
             scaler.update()
+            if scaler.get_scale() < before:
+                self._step_without_gradients(engine)
             return
         gradients = [p.grad for p in engine.network.parameters() if p.grad is not None]
         if bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
             engine.optimizer.step()
             self.skipped_steps = 0
             return
+        self._step_without_gradients(engine)
         self.skipped_steps += 1
         logger.warning(
             "step %d: non-finite gradients, skipped (%d in a row)", engine.state.iteration, self.skipped_steps
@@ -145,3 +149,9 @@ class DualDecoderTrainer(SupervisedTrainer):
                 f"{self.skipped_steps} steps in a row had non-finite gradients, the last with loss {loss.item()}. "
                 "Lower the learning rate or the temperatures, or check the images for non-finite values."
             )
+
+    @staticmethod
+    def _step_without_gradients(engine: Any) -> None:
+        """Let a skipped step count: no weight changes, and a learning-rate schedule expects a step before its own."""
+        engine.optimizer.zero_grad(set_to_none=True)
+        engine.optimizer.step()
