@@ -6,6 +6,7 @@ To add a command, write a function here that imports what it needs when it is ca
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -75,7 +76,7 @@ def prostate(
         download: folder to download Task05_Prostate to, in place of --decathlon.
         train_fraction: share of the 22 training patients, for example 0.1 or 0.3.
         resample: write volumes resampled to --spacing, in place of the original ones.
-        spacing: millimetres along the axes, recorded for loading, or used by --resample.
+        spacing: millimetres along left-right, front-back and head-foot for --resample.
     """
     from data_prep.prostate.dataset import make_prostate_dataset
 
@@ -168,6 +169,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "preview": preview,
     "download-links": download_links,
 }
+_HELP = ("-h", "--help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -176,11 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     `check` has the status 1 for a data set with errors.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help", "help"):
+    if not words or words[0] in (*_HELP, "help"):
         _list_commands()
         return 0
     try:
-        _check_words(words)
+        words = _checked(words)
         # Fire would print what a command returns: its exit status, if it has one.
         status = fire.Fire(COMMANDS, command=words, name="data_prep", serialize=lambda _: None)
     # OSError: a full disk, a folder that may not be written, a file that went away.
@@ -190,19 +192,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
-def _check_words(words: Sequence[str]) -> None:
-    """Refuse unknown commands and flags beforehand: Fire would call the function first and complain afterwards."""
-    if words[0] not in COMMANDS:
-        hint = did_you_mean(words[0], COMMANDS)
-        raise ValueError(f"no command {words[0]!r}, allowed: {', '.join(COMMANDS)}{hint}")
-    allowed = list(inspect.signature(COMMANDS[words[0]]).parameters)
-    for word in words[1:]:
-        if word == "--":
-            break
-        flag = word[2:].split("=")[0].replace("-", "_")
-        if word.startswith("--") and flag not in (*allowed, "help"):
-            flags = ", ".join(f"--{name}" for name in allowed)
-            raise ValueError(f"{words[0]} has no option {word!r}, allowed: {flags}{did_you_mean(flag, allowed)}")
+def _checked(words: Sequence[str]) -> list[str]:
+    """Return the words with every value behind its flag, and text in quotes.
+
+    Fire would call the function first and complain of unknown words afterwards; it would read a folder named
+    2024_05_01 as a number, one named a,b as a tuple, and a flag without a value as True.
+
+    Raises:
+        ValueError: an unknown command or option, one that is given twice or without a value, or words too many.
+    """
+    command, *rest = words
+    if command not in COMMANDS:
+        hint = did_you_mean(command, COMMANDS)
+        raise ValueError(f"no command {command!r}, allowed: {', '.join(COMMANDS)}{hint}")
+    if any(word in _HELP for word in rest):
+        return [command, "--help"]
+    kinds = {name: str(option.annotation) for name, option in inspect.signature(COMMANDS[command]).parameters.items()}
+    given: dict[str, str] = {}
+    free: list[str] = []
+    while rest:
+        word = rest.pop(0)
+        if not _is_flag(word):
+            free.append(word)
+            continue
+        name, equals, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if not word.startswith("--") or name not in kinds:
+            flags = ", ".join(f"--{known}" for known in kinds) or "none"
+            raise ValueError(f"{command} has no option {word!r}, allowed: {flags}{did_you_mean(name, kinds)}")
+        if name in given:
+            raise ValueError(f"--{name} is given twice; remove one")
+        if not equals and rest and not _is_flag(rest[0]):
+            value = rest.pop(0)
+        elif not equals and kinds[name] == "bool":
+            value = "True"
+        given[name] = value
+    places = [name for name in kinds if name not in given]
+    if len(free) > len(places):
+        surplus = " ".join(map(repr, free[len(places) :]))
+        takes = f"only {', '.join(places)}" if places else "nothing"
+        raise ValueError(
+            f"{command}: {surplus} is too much: without a flag it takes {takes} here; put a name with spaces in quotes"
+        )
+    given |= zip(places, free, strict=False)
+    return [command, *(f"--{name}={_for_fire(name, kinds[name], value)}" for name, value in given.items())]
+
+
+def _for_fire(name: str, kind: str, value: str) -> str:
+    """Return a value so that Fire reads it as what the option is."""
+    kind = kind.split(" ")[0]
+    if not value:
+        example = {"str": "NAME", "int": "1", "float": "0.3", "bool": "true"}.get(kind, "1,1,3")
+        raise ValueError(f"--{name} has no value; give one, as in --{name} {example}")
+    if kind == "bool" and value.lower() not in ("true", "false"):
+        raise ValueError(f"--{name}: found {value!r}; it stands alone, or with true or false")
+    return repr(value) if kind == "str" else value.capitalize() if kind == "bool" else value
+
+
+def _is_flag(word: str) -> bool:
+    """Say whether a word is a flag for Fire; -1 is a number. A dash alone would divide the line for Fire."""
+    return word == "-" or word.startswith("--") or re.match("-[a-zA-Z]", word) is not None
 
 
 def _list_commands() -> None:

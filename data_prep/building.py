@@ -3,35 +3,142 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
+import signal
+import sys
 import tempfile
+import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
+
+# A closed terminal ends its programs by SIGHUP, which Windows does not have.
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextmanager
 def building(output: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``output`` when the block ends without an error.
 
+    It lies beside the folder that ``output`` really is, links followed, because a rename is atomic within one file
+    system only. See :func:`scratch_folder` for what happens when the process is stopped.
+
     Raises:
-        ValueError: ``output`` exists and is not an empty folder, or its folder cannot be made.
+        ValueError: ``output`` exists and is not an empty folder, cannot be replaced by another folder (the working
+            folder, a mounted one), or its folder cannot be made. Nothing was made then.
     """
-    output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"--output {output}: exists and is not an empty folder; choose another or remove it first.")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--output {output}: its folder cannot be made ({error}); choose another.") from error
-    partial = Path(tempfile.mkdtemp(prefix=f".partial-{output.name}-", dir=output.parent))
-    try:
+    target = empty_output(output)
+    if target == Path(os.path.realpath(os.curdir)) or os.path.ismount(target):
+        what = "a mounted folder" if os.path.ismount(target) else "the working folder"
+        raise ValueError(
+            f"--output {output}: is {what}, which cannot be replaced by a finished one; give a new folder in it, such "
+            f"as --output {Path(output) / 'dataset'}"
+        )
+    with scratch_folder(target.parent, target.name) as partial:
         yield partial
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o777 & ~umask)
-        if output.exists():
-            output.rmdir()
-        partial.rename(output)
+        if target.exists():
+            target.rmdir()
+        partial.rename(target)
+
+
+def empty_output(output: str | os.PathLike[str]) -> Path:
+    """Return the real path of a folder to make, after making the folders above it.
+
+    Raises:
+        ValueError: ``output`` exists and is not an empty folder, is a link that leads nowhere, or the folders above it
+            cannot be made.
+    """
+    path = Path(output)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"--output {path}: exists and is not an empty folder; choose another or remove it first.")
+    if path.is_symlink() and not path.exists():
+        raise ValueError(
+            f"--output {path}: is a link that leads nowhere ({os.readlink(path)}); make the folder that it points to, "
+            "or remove the link."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--output {path}: its folder cannot be made ({error}); choose another.") from error
+    return Path(os.path.realpath(path))
+
+
+@contextmanager
+def scratch_folder(place: Path, name: str) -> Iterator[Path]:
+    """Yield a new hidden folder in ``place`` that is gone after the block, unless the block renamed it.
+
+    It is also removed when the process is asked to end (SIGTERM, SIGHUP): these raise ``SystemExit`` in the main
+    thread, where they have no handler of another's. What a process left that was killed at once is removed, and named,
+    when the next one begins with the same ``name`` on the same computer.
+
+    Raises:
+        ValueError: the folder cannot be made.
+    """
+    _remove_left_behind(place, name)
+    with _signals_as_exit():
+        try:
+            partial = Path(tempfile.mkdtemp(prefix=f"{_prefix(name)}{os.getpid()}-", dir=place))
+        except OSError as error:
+            raise ValueError(f"--output: no folder can be made in {place} ({error.strerror}); give another.") from error
+        try:
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _prefix(name: str) -> str:
+    """Return how the folders of this computer begin: a process number of another tells nothing about this one."""
+    return f".partial-{name}-{zlib.crc32(platform.node().encode()):08x}-"
+
+
+def _remove_left_behind(place: Path, name: str) -> None:
+    """Remove the folders of processes that are gone."""
+    pattern = re.compile(re.escape(_prefix(name)) + r"(\d+)-\w+")
+    for folder in sorted(place.iterdir()) if place.is_dir() else []:
+        match = pattern.fullmatch(folder.name)
+        if match and folder.is_dir() and not folder.is_symlink() and not _is_running(int(match[1])):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                print(f"note: removed {folder}, left by a run that was stopped.", file=sys.stderr)
+
+
+def _is_running(process: int) -> bool:
+    """Say whether there is such a process; yes where it cannot be told without harm."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+@contextmanager
+def _signals_as_exit() -> Iterator[None]:
+    """Let the signals that ask a process to end raise ``SystemExit``, so that what must be undone is undone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # A signal that is ignored (nohup) or that a caller handles stays so.
+    replaced = [number for number in _SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
+    try:
+        for number in replaced:
+            signal.signal(number, _exit)
+        yield
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        for number in replaced:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _exit(number: int, _: object) -> NoReturn:
+    # The status that shells report for a process ended by the signal.
+    raise SystemExit(128 + number)

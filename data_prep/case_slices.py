@@ -16,9 +16,7 @@ NOT_FINITE = "the image has values that are not finite"
 
 
 def read_picture(path: Path) -> NDArray[Any]:
-    """Read a 2-D image as (rows, columns) or (rows, columns, channels); NIfTI slices lose their third axis."""
-    if path.name.endswith((".nii", ".nii.gz")):
-        return np.squeeze(np.asarray(nib.load(path).dataobj)).T  # type: ignore[attr-defined]
+    """Read a 2-D image as (rows, columns) or (rows, columns, channels)."""
     with Image.open(path) as stored:
         return np.asarray(stored.convert("RGB") if stored.mode in ("RGBA", "CMYK", "YCbCr") else stored)
 

@@ -27,11 +27,12 @@ from tqdm import tqdm
 from data_prep.check_case import CaseJob, CaseResult, check_case
 from data_prep.check_description import Problem, duplicates, missing_regions, read_description, shown
 from mixstyleflow_monai.artifacts import write_json
-from mixstyleflow_monai.data.dataset_description import DatasetDescription
+from mixstyleflow_monai.data.dataset_description import DatasetDescription, read_json
 
 # Reading is limited by the disk beyond this, and each process needs some 100 MB.
 _MAX_WORKERS = 8
 _SHOWN_PROBLEMS = 500
+_REPORT_KEYS = {"format", "dataset", "cases", "errors", "warnings", "problems"}
 
 
 def check_dataset(
@@ -45,7 +46,7 @@ def check_dataset(
 
     Args:
         dataset: folder that holds ``dataset.json``, or the path of such a file. It is only read.
-        fix_report: JSON file to write the same problems to; an earlier report is replaced.
+        fix_report: JSON file to write the same problems to; an earlier report is replaced, and nothing else.
         workers: processes, at least 1; one a core, and 8 at most, by default. With 1 no other process is started.
         console: where the table is printed; standard output by default.
 
@@ -101,7 +102,21 @@ def _report_path(fix_report: Any, description: DatasetDescription) -> Path | Non
         raise ValueError(f"--fix-report {path}: is a file of the data set; give another name.")
     if not path.parent.is_dir():
         raise ValueError(f"--fix-report {path}: there is no folder {path.parent}; make it first.")
+    if path.exists() and not _is_report(path):
+        raise ValueError(
+            f"--fix-report {path}: exists and is not a report of an earlier check, so it is not replaced; give another "
+            "name, or remove it first."
+        )
     return path
+
+
+def _is_report(path: Path) -> bool:
+    """Say whether a file is one that :func:`check_dataset` wrote."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and set(content) == _REPORT_KEYS and content["format"] == 1
 
 
 def _check_cases(description: DatasetDescription, workers: int) -> list[CaseResult]:

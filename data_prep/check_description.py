@@ -6,10 +6,9 @@ that are sound are looked at all the same, so that one run tells everything.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from mixstyleflow_monai.data.dataset_description import (
     dataset_file,
     dataset_schema,
     description_problems,
+    read_dataset_file,
 )
 from mixstyleflow_monai.data.schema_checks import schema_problems
 
@@ -62,14 +62,7 @@ def read_description(dataset: str | os.PathLike[str]) -> tuple[DatasetDescriptio
         ValueError: not a readable JSON object, or one that gives a key twice.
     """
     path = dataset_file(dataset)
-    try:
-        content = json.loads(path.read_bytes(), object_pairs_hook=_unique_keys)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error}). Write it again with `python -m data_prep`.") from error
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise FileNotFoundError(f"{path}: no such file. Make a data set with `python -m data_prep`.") from error
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
+    content, _ = read_dataset_file(path)
     folder = path.parent.resolve()
     problems = [_problem(line, path.name) for line in description_problems(content, folder, check_files=False)]
     sound = _sound_entries(content)
@@ -96,15 +89,6 @@ def _sound_entries(content: Any) -> list[dict[str, Any]]:
     if not schema_problems(dataset_schema(), content):
         return entries
     return [entry for entry in entries if not schema_problems(dataset_schema(), {**content, "cases": [entry]})]
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse an object with a key given twice, of which Python would silently keep the last."""
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"key {key!r} is given twice; remove one")
-    return result
 
 
 def _problem(line: str, file: str) -> Problem:

@@ -8,7 +8,6 @@ the output and renamed at the end, so that an interrupted import leaves no half 
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -23,6 +22,7 @@ from data_prep.clusters import cluster_cases, separate_domains, set_groups
 from data_prep.duplicates import group_adjacent_tiles
 from data_prep.folder_cases import (
     FoundCase,
+    check_filled,
     check_ids,
     choose_channels,
     find_cases,
@@ -116,16 +116,10 @@ def _adjacent_tiles(spec: FolderSpec, clusters: list[list[FoundCase]]) -> list[l
 
 def _check_domains(spec: FolderSpec, cases: list[FoundCase], left_out: list[LeftOut]) -> None:
     """Refuse a domain of which nothing is left, or whose labels show nothing."""
+    remedy = "Correct the patterns, or remove the domain."
+    check_filled(spec, cases, left_out, where=f"{spec.path}: domains.", remedy=remedy)
     for domain in spec.domains:
         members = [case for case in cases if case.domain is domain]
-        if not members:
-            entries = [entry for entry in left_out if entry.domain == domain.name]
-            reasons = Counter(re.sub(r"\S*[./]\S*", "...", entry.reason) for entry in entries).most_common(3)
-            shown = "; ".join(f"{count} x {reason}" for reason, count in reasons)
-            raise ValueError(
-                f"{spec.path}: domains.{domain.name}: none of its {len(entries)} images can be used: {shown}. "
-                f"The first is {entries[0].image}: {entries[0].reason}. Correct the patterns, or remove the domain."
-            )
         for region, values in spec.regions.items():
             if domain.name == spec.source_domain and not any(case.shares[region] for case in members):
                 raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from data_prep.image_files import (
     remap,
     write_png,
 )
+from data_prep.import_summary import LeftOut
 from mixstyleflow_monai.artifacts import sha256_file
 
 
@@ -130,26 +132,69 @@ def check_ids(spec: FolderSpec, cases: Sequence[FoundCase]) -> None:
     Raises:
         ValueError: names both files.
     """
-    first: dict[str, FoundCase] = {}
-    for case in cases:
-        twin = first.setdefault(case.id, case)
-        if twin is not case:
+    repeated = repeated_names([case.id for case in cases])
+    if repeated:
+        twin, case = (cases[index] for index in repeated[:2])
+        ids = repr(case.id) if case.id == twin.id else f"{twin.id!r} but for upper and lower case"
+        raise ValueError(
+            f"{spec.path}: {twin.image} (domain {twin.domain.name}) and {case.image} (domain {case.domain.name}) "
+            f"both get the case id {ids}; rename one of the domains or files."
+        )
+
+
+def repeated_names(names: Sequence[str]) -> list[int]:
+    """Return where the first name that is there more than once is; empty if all differ.
+
+    Names that differ in upper and lower case only are the same file on many file systems, and so are the same here.
+    """
+    plain = [name.casefold() for name in names]
+    counts = Counter(plain)
+    twice = next((name for name in plain if counts[name] > 1), None)
+    return [index for index, name in enumerate(plain) if name == twice]
+
+
+def check_filled(
+    spec: FolderSpec, cases: Sequence[FoundCase], left_out: Sequence[LeftOut], *, where: str, remedy: str
+) -> None:
+    """Refuse a domain of which nothing is left.
+
+    Args:
+        spec: the domains.
+        cases: those that were taken over.
+        left_out: those that were not.
+        where: start of the message, before the name of the domain.
+        remedy: its last sentence.
+
+    Raises:
+        ValueError: names the domain and the most frequent reasons.
+    """
+    filled = {case.domain.name for case in cases}
+    for domain in spec.domains:
+        if domain.name not in filled:
+            entries = [entry for entry in left_out if entry.domain == domain.name]
+            reasons = Counter(re.sub(r"\S*[./]\S*", "...", entry.reason) for entry in entries).most_common(3)
             raise ValueError(
-                f"{spec.path}: {twin.image} (domain {twin.domain.name}) and {case.image} (domain {case.domain.name}) "
-                f"both get the case id {case.id!r}; rename one of the domains or files."
+                f"{where}{domain.name}: none of its {len(entries)} images can be used: "
+                f"{'; '.join(f'{count} x {reason}' for reason, count in reasons)}. The first is {entries[0].image}: "
+                f"{entries[0].reason}. {remedy}"
             )
 
 
 def _case_names(paths: list[Path]) -> list[str]:
     """Name cases by their file; where file names repeat (one folder a patient), by the folders that differ as well."""
     names = [name_of(path) for path in paths]
-    if len(set(names)) < len(names):
+    if repeated_names(names):
         common = Path(os.path.commonpath([path.parent for path in paths]))
         names = [(path.parent.relative_to(common) / name_of(path)).as_posix().replace("/", "_") for path in paths]
-    repeated = [name for name, count in Counter(names).items() if count > 1]
+    repeated = repeated_names(names)
     if repeated:
-        twins = ", ".join(str(path) for path, name in zip(paths, names, strict=True) if name == repeated[0])
-        raise ValueError(f"{twins}: these images have the same name {repeated[0]!r}; narrow `images` to one of them.")
+        twins = ", ".join(str(paths[index]) for index in repeated)
+        name = repr(names[repeated[0]])
+        if len({names[index] for index in repeated}) > 1:
+            raise ValueError(
+                f"{twins}: these images have the same name {name} but for upper and lower case; rename one."
+            )
+        raise ValueError(f"{twins}: these images have the same name {name}; narrow `images` to one of them.")
     return names
 
 

@@ -76,11 +76,28 @@ class FolderSpec:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML loader that refuses a key given twice, of which PyYAML would silently keep the last."""
+    """YAML loader that refuses a key given twice, of which PyYAML would silently keep the last.
+
+    Its errors have the line, also where PyYAML lets an error of Python through, as for the date 2020-13-45.
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            if not isinstance(node, yaml.ScalarNode):
+                raise
+            line, kind = node.start_mark.line + 1, node.tag.rpartition(":")[2]
+            raise yaml.YAMLError(
+                f"line {line}: {node.value!r} is not a {kind} ({error}); put it in quotes if it is text"
+            ) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                line = key_node.start_mark.line + 1
+                raise yaml.YAMLError(f"line {line}: the merge key '<<' is not supported; write the keys out")
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
             if isinstance(key, list | dict | set):
                 raise yaml.YAMLError(f"line {line}: a list or mapping cannot be a key; put the text in quotes")
@@ -101,15 +118,16 @@ def load_spec(path: str | os.PathLike[str]) -> FolderSpec:
     """
     path = Path(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        content = _with_text_keys(yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader))
+    except RecursionError as error:
+        raise ValueError(f"{path}: not valid YAML: nested too deep, or a part of itself; write it out.") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         examples = Path(__file__).parent / "examples"
         raise FileNotFoundError(f"{path}: no such spec. Worked examples are in {examples}.") from error
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
-    content = _with_text_keys(content)
     raise_problems(path, schema_problems(_schema(), content))
     raise_problems(path, _problems(content))
     split = content.get("split", {})
@@ -213,10 +231,17 @@ def _pattern_problems(entry: Mapping[str, Any]) -> list[str]:
     labels = entry["labels"]
     allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
     try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(labels) if field is not None]
+        parsed = [part[1:] for part in string.Formatter().parse(labels) if part[1] is not None]
     except ValueError as error:
         return [f"labels: {labels!r} is not a pattern ({error}); allowed placeholders: {allowed}"]
+    fields = [str(field) for field, _, _ in parsed]
     problems = [
+        f"labels: {labels!r} has {{{field}{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}}}, "
+        f"and a placeholder takes no format; write {{{field}}}"
+        for field, spec, conversion in parsed
+        if field in PLACEHOLDERS and (spec or conversion)
+    ]
+    problems += [
         f"labels: unknown placeholder {{{field}}} in {labels!r}, allowed: {allowed}{did_you_mean(field, PLACEHOLDERS)}"
         for field in fields
         if field not in PLACEHOLDERS

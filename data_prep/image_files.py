@@ -36,6 +36,7 @@ _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L")
 _GREY_MODES = ("1", "L", "LA", *_WIDE_MODES)
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX")
 _PIECE = 2**20
+"""Values converted together, and bytes read together."""
 
 
 class UnusableCase(Exception):
@@ -64,7 +65,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """Read a 2-D file with all its pixels.
 
     Raises:
-        UnusableCase: missing, unreadable, a file of several frames, or colours of 16 bits.
+        UnusableCase: missing, unreadable, a file of several frames, colours of 16 bits, or stored turned (EXIF).
     """
     try:
         with open_picture(path) as image:
@@ -220,29 +221,77 @@ def write_png(path: Path, values: NDArray[Any]) -> None:
     Image.fromarray(np.ascontiguousarray(values)).save(path, format="PNG")
 
 
-def array_hash(values: NDArray[Any]) -> str:
-    """Return a hash of shape, type and values, which is equal for equal pixels whatever the file format."""
-    native = values.astype(values.dtype.newbyteorder("="))
-    return hashlib.sha256(f"{native.shape}{native.dtype}".encode() + native.tobytes()).hexdigest()
+class ValueHash:
+    """Hash of an array that is equal for equal numbers, whatever type, byte order or scale factor they are stored with.
+
+    Values are taken as float64 after scaling. Given piece by piece, the hash does not depend on the size of the pieces.
+    """
+
+    def __init__(self, axis: int) -> None:
+        """Start with no value.
+
+        Args:
+            axis: the axis that the pieces divide: 0 for images, 2 for volumes, which files store in this order.
+        """
+        self._axis = axis
+        self._digest = hashlib.sha256()
+        self._shape: list[int] = []
+
+    def update(self, piece: NDArray[Any]) -> None:
+        """Add the next piece; all pieces have the same size along the other axes."""
+        # Adding 0 turns -0.0 into 0.0. With the divided axis outermost, the bytes of the pieces follow on.
+        values = piece.astype(np.float64) + 0.0
+        self._digest.update(np.ascontiguousarray(values.T if self._axis else values).data)
+        before = self._shape[self._axis] if self._shape else 0
+        self._shape = list(piece.shape)
+        self._shape[self._axis] += before
+
+    def hexdigest(self) -> str:
+        """Return the hash of shape and values."""
+        whole = self._digest.copy()
+        whole.update(repr(self._shape).encode())
+        return whole.hexdigest()
 
 
-def open_volume(path: Path) -> nib.Nifti1Image:
+def array_hash(values: NDArray[Any], axis: int = 0) -> str:
+    """Return the :class:`ValueHash` of an array in memory, of which one piece at a time is converted.
+
+    Args:
+        values: image (rows, columns) or (rows, columns, colours), or volume (x, y, z).
+        axis: 0 for images, 2 for volumes.
+    """
+    result = ValueHash(axis)
+    along = values.shape[axis]
+    step = max(1, _PIECE * along // max(values.size, 1))
+    for start in range(0, along, step):
+        result.update(values[(slice(None),) * axis + (slice(start, start + step),)])
+    return result.hexdigest()
+
+
+def open_volume(path: Path, dimensions: int = 3) -> nib.Nifti1Image:
     """Open a NIfTI volume whose header and length are sound; its values are not kept in memory.
 
+    Args:
+        path: the file.
+        dimensions: 3, or 4 where the channels of the volume are along the fourth axis.
+
     Raises:
-        UnusableCase: missing, unreadable, damaged, not NIfTI, not three-dimensional, not one real number a voxel, or
+        UnusableCase: missing, unreadable, damaged, not NIfTI, of other dimensions, not one real number a voxel, or
             without a valid place.
     """
     if not is_volume(path):
         raise UnusableCase(f"{path.name} is not named .nii or .nii.gz", "convert it to NIfTI, or correct `images`")
-    volume, faults = volume_faults(path)
-    if volume is not None and len(volume.shape) != 3:
-        reason = f"{path.name} has {len(volume.shape)} dimensions {volume.shape}, expected 3; split it"
-        raise UnusableCase(reason, "keep the volume that was labelled; axes of length 1 can be dropped")
+    volume, faults = volume_faults(path, dimensions)
+    if volume is not None and len(volume.shape) != dimensions:
+        reason = f"{path.name} has {len(volume.shape)} dimensions {volume.shape}, expected {dimensions}"
+        if dimensions != 3:
+            raise UnusableCase(reason, "give the file as released, with all its channels")
+        raise UnusableCase(f"{reason}; split it", "keep the volume that was labelled; axes of length 1 can be dropped")
     _refuse(faults)
     if volume is None:
         raise UnusableCase(f"{path.name} cannot be read", "copy or download it again")
     try:
+        # Read to its end, a compressed file also has its checksum compared.
         found, claimed = stored_bytes(path), claimed_bytes(volume)
     except Exception as error:  # whatever gzip raises, the file is at fault
         raise _unusable(unreadable(path, error), error) from error
@@ -252,7 +301,12 @@ def open_volume(path: Path) -> nib.Nifti1Image:
     return volume
 
 
-def _values(volume: nib.Nifti1Image, path: Path) -> NDArray[Any]:
+def volume_values(volume: nib.Nifti1Image, path: Path) -> NDArray[Any]:
+    """Return the scaled values of an opened volume.
+
+    Raises:
+        UnusableCase: the file ends early or is damaged.
+    """
     try:
         return np.asanyarray(volume.dataobj)
     except Exception as error:  # whatever nibabel raises, the file is at fault
@@ -302,7 +356,7 @@ def copy_volume(
     if not gap <= AFFINE_TOLERANCE:
         remedy = "copy the image's affine to the label if they show the same, else give the right label"
         raise UnusableCase(f"affines of image and label differ by {gap:.3g}, allowed {AFFINE_TOLERANCE}", remedy)
-    voxels, values = _values(volume, image), _values(found, label)
+    voxels, values = volume_values(volume, image), volume_values(found, label)
     bad = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
     if bad:
         remedy = "replace them, for example by the value of the background"
@@ -315,4 +369,4 @@ def copy_volume(
     written.header.set_xyzt_units("mm")
     nib.save(written, outputs[1])
     spacing = [round(float(size), 6) for size in nib.affines.voxel_sizes(volume.affine)]
-    return {"spacing": spacing, "pixels": array_hash(voxels), "label": values}
+    return {"spacing": spacing, "pixels": array_hash(voxels, axis=2), "label": values}

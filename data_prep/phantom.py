@@ -9,7 +9,6 @@ Every case has its own random streams, keyed by task, domain and number: more ca
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from data_prep.phantom_prostate import build_prostate, draw_prostate
 from data_prep.phantom_sites import PROSTATE_SITES, MriSite, render_volume
 from data_prep.splits import assign_splits
 from mixstyleflow_monai.artifacts import sha256_file
-from mixstyleflow_monai.data.dataset_description import DATASET_FILE, load_dataset, save_dataset
+from mixstyleflow_monai.data.dataset_description import DATASET_FILE, load_dataset, read_json, save_dataset
 
 GENERATOR = "mixstyleflow_monai embedded phantom"
 GENERATOR_VERSION = 1
@@ -115,7 +114,7 @@ def _already_there(target: Path, request: dict[str, Any]) -> bool:
     found: Any = None
     if (target / DATASET_FILE).is_file():
         try:
-            found = json.loads((target / DATASET_FILE).read_text(encoding="utf-8")).get("processing", {})
+            found = read_json(target / DATASET_FILE).get("processing", {})
         except (ValueError, AttributeError):
             found = None
     if isinstance(found, dict) and all(found.get(key) == value for key, value in request.items()):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data_prep.building import empty_output
 from data_prep.splits import FRACTIONS, SPLITS, assign_splits
 from mixstyleflow_monai.data.dataset_description import (
     DATASET_FILE,
@@ -15,6 +18,9 @@ from mixstyleflow_monai.data.dataset_description import (
     save_dataset,
 )
 from mixstyleflow_monai.data.schema_checks import did_you_mean
+
+_OLD_DIVISION = ("split", "train_fraction", "unused_training_patients", "notes")
+"""Facts under ``processing`` that are of the division which is replaced."""
 
 
 def resplit_dataset(
@@ -26,7 +32,8 @@ def resplit_dataset(
     """Write a ``dataset.json`` in which ``source`` is divided and every other domain is unseen.
 
     Images and labels are referenced where they are, not copied; hashes and groups are kept. The fractions are those of
-    the data set, or 0.7, 0.1, 0.2 where it does not record any.
+    the data set, or 0.7, 0.1, 0.2 where it does not record three that can be used, which is said. What the data set
+    records of its own division is kept below ``processing``, ``resplit``, ``from``.
 
     Args:
         dataset_dir: the existing data set, which is not changed.
@@ -47,25 +54,47 @@ def resplit_dataset(
         raise ValueError(
             f"--source: {description.path} has no domain {source!r}, allowed: {', '.join(description.domains)}{hint}"
         )
-    folder = Path(output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"--output {folder}: exists and is not an empty folder; choose another or remove it first.")
-    split = description.processing.get("split", {})
-    fractions = tuple(split.get(name, default) for name, default in zip(SPLITS, FRACTIONS, strict=True))
-    seed = split.get("seed", 0) if seed is None else seed
     # Links are followed, because ".." after a link would lead elsewhere than the text of the path says.
-    entries = [_entry(case, folder.resolve()) for case in description.cases]
+    folder = empty_output(output)
+    fractions, recorded_seed = _recorded_division(description)
+    seed = recorded_seed if seed is None else seed
+    entries = [_entry(case, folder) for case in description.cases]
     try:
         cases = assign_splits(entries, source, fractions=fractions, seed=seed)
     except ValueError as error:
         raise ValueError(f"{description.path}: {error}") from error
     content = _content(description, source, cases)
     content["processing"] = {
-        **description.processing,
+        **{key: value for key, value in description.processing.items() if key not in _OLD_DIVISION},
         "split": {**dict(zip(SPLITS, fractions, strict=True)), "seed": seed},
-        "resplit": {"from_source_domain": description.source_domain, "from_sha256": description.sha256},
+        "resplit": {
+            "from_source_domain": description.source_domain,
+            "from_sha256": description.sha256,
+            "from": {key: description.processing[key] for key in _OLD_DIVISION if key in description.processing},
+        },
     }
     return save_dataset(folder / DATASET_FILE, content)
+
+
+def _recorded_division(description: DatasetDescription) -> tuple[tuple[float, ...], int]:
+    """Return the fractions and the seed that the data set records, and the defaults where these cannot be used.
+
+    ``processing`` holds free facts, so that a data set made by hand may have anything there.
+    """
+    split = description.processing.get("split")
+    known: Mapping[str, Any] = split if isinstance(split, Mapping) else {}
+    shares = [known.get(name) for name in SPLITS]
+    fractions = tuple(float(share) for share in shares if isinstance(share, int | float) and 0 < share < 1)
+    if len(fractions) < len(SPLITS) or not math.isclose(sum(fractions), 1.0, abs_tol=1e-6):
+        found = "nothing" if split is None else repr(split)[:80]
+        defaults = ", ".join(f"{name} {share:g}" for name, share in zip(SPLITS, FRACTIONS, strict=True))
+        print(
+            f"note: {description.path}: processing.split has {found}, and not three shares above 0 with sum 1; divided "
+            f"by the default {defaults}."
+        )
+        fractions = FRACTIONS
+    seed = known.get("seed", 0)
+    return fractions, seed if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 else 0
 
 
 def _entry(case: Case, folder: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data_prep.folder_cases import FoundCase, relative_to
+from data_prep.folder_cases import FoundCase, relative_to, repeated_names
 from data_prep.folder_spec import FolderSpec
-from data_prep.fundus.labels import REGIONS, implausible
+from data_prep.fundus.labels import REGIONS, implausible, shown_values
 from data_prep.fundus.layouts import ListedCase
 from data_prep.fundus.releases import Release, misfit
 from data_prep.image_files import UnusableCase, array_hash, centre_crop, read_image, write_png
@@ -55,19 +54,18 @@ def _names(paths: Sequence[Path]) -> list[str]:
     ]
     for choice in choices:
         names = [choice(path) for path in paths]
-        # File systems of other computers may not tell upper from lower case.
-        counts = Counter(name.casefold() for name in names)
-        if max(counts.values()) == 1:
+        repeated = repeated_names(names)
+        if not repeated:
             return names
-    twins = ", ".join(str(path) for path, name in zip(paths, names, strict=True) if counts[name.casefold()] > 1)
+    twins = ", ".join(str(paths[index]) for index in repeated)
     raise ValueError(f"these images cannot be told apart by name: {twins}; rename or remove one.")
 
 
-def check_coding(release: Release, cases: Sequence[FundusCase]) -> None:
+def check_coding(release: Release, cases: Sequence[FundusCase], base: Path) -> None:
     """Look at a few labels of each domain, because a wrong coding would spoil all of them.
 
     Raises:
-        ValueError: a label with an unknown value, or most labels of a domain do not look like an optic disc.
+        ValueError: most labels of a domain have a value without a meaning, or do not look like an optic disc.
     """
     for domain in dict.fromkeys(case.domain.name for case in cases):
         members = [case for case in cases if case.domain.name == domain and not case.listed.fault]
@@ -79,27 +77,23 @@ def check_coding(release: Release, cases: Sequence[FundusCase]) -> None:
             except UnusableCase:
                 continue
             looked_at += 1
-            reason = implausible(label)
+            reason = "some have no meaning there" if label is None else implausible(label)
             if reason:
                 odd.append((case, found, reason))
         if 2 * len(odd) > looked_at:
             case, found, reason = odd[0]
-            raise misfit(
-                release, domain, case.label, found, f"read so, {reason} ({len(odd)} of {looked_at} labels looked at)"
-            )
+            reason = f"read so, {reason} ({len(odd)} of {looked_at} labels looked at)"
+            raise misfit(release, domain, case.label, found, reason, base)
 
 
-def _read_label(release: Release, case: FundusCase) -> tuple[tuple[NDArray[Any], ...], NDArray[np.uint8]]:
-    """Return the values in the label files of a case, and the label."""
+def _read_label(release: Release, case: FundusCase) -> tuple[tuple[NDArray[Any], ...], NDArray[np.uint8] | None]:
+    """Return the values in the label files of a case, and the label; None where a value has no meaning."""
     for path in case.listed.labels:
         if not path.is_file():
             raise UnusableCase(f"no label {path.name}", "add it from the release")
     coding = release.coding_of(case.domain.name)
     found = coding.read(case.listed.labels)
-    label = coding.decode(found)
-    if label is None:
-        raise misfit(release, case.domain.name, case.label, found, "not all of them have a meaning there")
-    return found, label
+    return found, coding.decode(found)
 
 
 def import_cases(
@@ -123,7 +117,12 @@ def _take(release: Release, case: FundusCase, folder: Path) -> NDArray[np.uint8]
     """Check a case and write its image and label below ``folder``; return the label as written."""
     if case.listed.fault:
         raise UnusableCase(case.listed.fault, case.listed.remedy)
-    _, label = _read_label(release, case)
+    found, label = _read_label(release, case)
+    if label is None:
+        # Labels of the domain were looked at before, and most of them fit: this file is at fault, and not the coding.
+        meaning = release.coding_of(case.domain.name).meaning
+        reason = f"label {case.label.name} has values {shown_values(found)}, some of which mean nothing ({meaning})"
+        raise UnusableCase(reason, "it may be damaged: restore it from the release")
     image = read_image(case.image, CHANNELS)
     if image.shape[:2] != label.shape:
         sizes = " and ".join(f"{shape[0]} x {shape[1]}" for shape in (image.shape, label.shape))

@@ -9,7 +9,6 @@ into training and test is not kept.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from rich.console import Console
 # The steps after the reading are those of the import of anyone's folder.
 from data_prep.building import building
 from data_prep.clusters import cluster_cases, separate_domains, set_groups
-from data_prep.folder_cases import FoundCase
+from data_prep.folder_cases import FoundCase, check_filled
 from data_prep.folder_spec import DomainSpec, FolderSpec
 from data_prep.fundus.cases import CHANNELS, FundusCase, check_coding, fundus_cases, import_cases
 from data_prep.fundus.labels import REGIONS
@@ -71,7 +70,7 @@ def make_fundus_dataset(
     spec = _spec(found, base, source, seed, listed)
     cases = fundus_cases(spec, listed, base)
     with building(output) as folder:
-        check_coding(found, cases)
+        check_coding(found, cases, base)
         left_out: list[LeftOut] = []
         imported = import_cases(found, cases, folder, base, left_out)
         clusters = separate_domains(cluster_cases(imported, source), base, left_out)
@@ -79,7 +78,8 @@ def make_fundus_dataset(
         kept = {case.id for members in clusters for case in members}
         used = [case for case in imported if case.id in kept]
         left_out.sort(key=lambda entry: (entry.domain, entry.image))
-        _check_domains(base, spec, used, left_out)
+        remedy = "Restore the files, or move the domain's lists or folders away."
+        check_filled(spec, used, left_out, where=f"--root {base}: domain ", remedy=remedy)
         content = _content(found, base, spec, used, folder, left_out)
         write_left_out(folder, left_out)
         save_dataset(folder, content)
@@ -145,20 +145,6 @@ def _spec(release: Release, base: Path, source: str, seed: int, listed: Sequence
         min_correlation=None,
         domains=tuple(domains),
     )
-
-
-def _check_domains(base: Path, spec: FolderSpec, cases: Sequence[FoundCase], left_out: Sequence[LeftOut]) -> None:
-    """Refuse a domain of which nothing is left."""
-    filled = {case.domain.name for case in cases}
-    for domain in spec.domains:
-        if domain.name not in filled:
-            entries = [entry for entry in left_out if entry.domain == domain.name]
-            reasons = Counter(re.sub(r"\S*[./]\S*", "...", entry.reason) for entry in entries).most_common(3)
-            raise ValueError(
-                f"--root {base}: domain {domain.name}: none of its {len(entries)} images can be used: "
-                f"{'; '.join(f'{count} x {reason}' for reason, count in reasons)}. The first is {entries[0].image}: "
-                f"{entries[0].reason}. Restore the files, or move the domain's lists or folders away."
-            )
 
 
 def _content(

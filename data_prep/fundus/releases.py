@@ -246,8 +246,12 @@ def _nothing_found(root: Path, wanted: Sequence[Release]) -> str:
     )
 
 
-def misfit(release: Release, domain: str, path: Path, found: Sequence[NDArray[Any]], reason: str) -> ValueError:
-    """Return the error for labels that the release's coding does not explain, with the releases whose coding would.
+def misfit(
+    release: Release, domain: str, path: Path, found: Sequence[NDArray[Any]], reason: str, base: Path
+) -> ValueError:
+    """Return the error for labels that the release's coding does not explain.
+
+    It offers the releases whose coding would, if they can be read from the same folder.
 
     Args:
         release: the release that was recognised or named.
@@ -255,21 +259,32 @@ def misfit(release: Release, domain: str, path: Path, found: Sequence[NDArray[An
         path: a label file.
         found: its values.
         reason: what does not fit.
+        base: folder of the release.
     """
     coding = release.coding_of(domain)
     fitting = []
     for other in RELEASES:
         if other.coding != coding and other.coding.files == len(found):
             label = other.coding.decode(found)
-            if label is not None and implausible(label) is None:
+            if label is not None and implausible(label) is None and _is_readable(other, base):
                 fitting.append(f"{other.name} ({other.coding.meaning})")
     advice = (
         f"They would fit: {'; '.join(fitting)}. Give the right release by --release"
         if fitting
-        else "They fit no known release. Check that the masks are the original files"
+        else "They fit no release whose files are in the folder: the file may be damaged or edited. Restore the masks "
+        "from the release"
     )
     return ValueError(
         f"{path}: label has values {shown_values(found)}, which do not fit the release {release.name} "
         f"({coding.meaning}): {reason}. {advice}, or describe the files with `python -m data_prep folder` (key "
         "label_values)."
     )
+
+
+def _is_readable(release: Release, base: Path) -> bool:
+    """Say whether naming this release would find its files in a folder."""
+    try:
+        release, place = find_release(base, release.name)
+        return bool(release.list_cases(place, 1))
+    except (ValueError, OSError):
+        return False

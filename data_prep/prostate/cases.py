@@ -16,15 +16,16 @@ from monai.data import MetaTensor
 from monai.transforms import Spacing
 from numpy.typing import NDArray
 
-from data_prep.image_files import AFFINE_TOLERANCE, UnusableCase, array_hash, number, open_volume, stored_bytes
+from data_prep.image_files import AFFINE_TOLERANCE, UnusableCase, array_hash, number, open_volume, volume_values
 from mixstyleflow_monai.artifacts import sha256_file
-from mixstyleflow_monai.data.file_faults import claimed_bytes, has_place, load_volume, unreadable
 
 LABEL_VALUES = (0, 1, 2)
 MAX_SHIFT_VOXELS = 0.1
 """An image and a label whose corners lie closer than this are on one grid; the gap is rounding in their headers."""
 
-DOWNLOAD_AGAIN = "copy or download it again"
+MAX_RESAMPLED_VOXELS = 2**28
+"""Of one volume, which takes 1 GiB as float32; 400 x 400 x 200 mm at 0.625 x 0.625 x 3.6 mm are below 2**25."""
+_MAX_NIFTI_SIDE = 32767
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ def take_case(case: ReleaseCase, folder: Path, spacing: Sequence[float] | None =
     Args:
         case: the case to take.
         folder: root of the new data set.
-        spacing: mm along the array axes to resample to, linearly for images and by the nearest neighbour for labels;
-            None to keep the released grid.
+        spacing: mm along left-right, front-back and head-foot of the patient to resample to, linearly for images and
+            by the nearest neighbour for labels; each array axis gets the size of the direction that it is nearest to,
+            and order and directions of the array axes stay. None to keep the released grid.
 
     Raises:
         UnusableCase: the case is to be left out; the text is the reason.
@@ -91,13 +93,16 @@ def take_case(case: ReleaseCase, folder: Path, spacing: Sequence[float] | None =
             raise UnusableCase(f"no {kind} {path.parent.name}/{path.name}", "restore it from the release")
     volume, values = _read_image(case)
     found = open_volume(case.label)
-    label = _values(found, case.label)
+    label = volume_values(found, case.label)
     affine = np.asarray(volume.affine, dtype=np.float64)
     _check_label(label)
     exact = _check_grid(affine, values.shape, np.asarray(found.affine, dtype=np.float64), label.shape)
-    outputs = _outputs(case, folder, resampled=spacing is not None)
-    if spacing is not None:
-        written = _write_resampled(values, label, affine, spacing, outputs)
+    sizes = None if spacing is None else array_spacing(affine, spacing)
+    if sizes is not None:
+        _check_size(values.shape, affine, sizes)
+    outputs = _outputs(case, folder, resampled=sizes is not None)
+    if sizes is not None:
+        written = _write_resampled(values, label, affine, sizes, outputs)
     else:
         written = affine
         if case.channels is None:
@@ -118,67 +123,26 @@ def take_case(case: ReleaseCase, folder: Path, spacing: Sequence[float] | None =
         "sha256": {"image": sha256_file(outputs[0]), "label": sha256_file(outputs[1])},
         "spacing": [round(float(size), 6) for size in nib.affines.voxel_sizes(written)],
     }
-    return TakenCase(case, entry, array_hash(values), float((label > 0).mean()))
+    return TakenCase(case, entry, array_hash(values, axis=2), float((label > 0).mean()))
 
 
 def _read_image(case: ReleaseCase) -> tuple[nib.Nifti1Image, NDArray[Any]]:
     """Return the volume as it is stored and the 3-D values of the channel that is taken."""
     if case.channels is None:
         volume = open_volume(case.image)
-        values = _values(volume, case.image)
+        values = volume_values(volume, case.image)
     else:
-        volume = _open_4d(case.image, case.channels)
-        values = _values(volume, case.image)[..., case.channel]
+        volume = open_volume(case.image, dimensions=4)
+        listed = len(case.channels)
+        if volume.shape[3] != listed:
+            found = f"{case.image.name} has {volume.shape[3]} channel(s)"
+            names = ", ".join(case.channels)
+            raise UnusableCase(f"{found}, dataset.json says {listed} ({names})", "give the file as released")
+        values = volume_values(volume, case.image)[..., case.channel]
     if not np.isfinite(values).all():
         remedy = "replace them, for example by the value of the background"
         raise UnusableCase(f"{case.image.name} has voxels that are NaN or infinite", remedy)
     return volume, values
-
-
-def _open_4d(path: Path, channels: Sequence[str]) -> nib.Nifti1Image:
-    """Open a NIfTI file of several channels whose header and length are sound."""
-    try:
-        volume = load_volume(path)
-        _check_4d(path, volume, channels)
-        # Read to its end, a compressed file also has its checksum compared.
-        found, claimed = stored_bytes(path), claimed_bytes(volume)
-    except UnusableCase:
-        raise
-    except Exception as error:  # whatever a reader raises, the file is at fault
-        raise _unreadable(path, error) from error
-    if found < claimed:
-        text = f"{path.name} is cut off: it holds {found:,} bytes, its header claims {claimed:,}"
-        raise UnusableCase(text, DOWNLOAD_AGAIN)
-    return volume
-
-
-def _check_4d(path: Path, volume: nib.Nifti1Image, channels: Sequence[str]) -> None:
-    """Refuse other axes, channels and types than the release has."""
-    shape, dtype = tuple(volume.shape), volume.get_data_dtype()
-    if len(shape) != 4:
-        reason = f"{path.name} has {len(shape)} dimensions {shape}, expected 4"
-        raise UnusableCase(reason, f"give the file as released, with {', '.join(channels)}")
-    if shape[3] != len(channels) or min(shape) < 1:
-        reason = f"{path.name} has {shape[3]} channel(s), dataset.json says {len(channels)} ({', '.join(channels)})"
-        raise UnusableCase(reason, "give the file as released")
-    if dtype.kind not in "biuf":
-        reason = f"{path.name} has values of type {dtype}, expected one real number a voxel"
-        raise UnusableCase(reason, "give the file as released")
-    if not has_place(np.asarray(volume.affine)):
-        reason = f"{path.name} has a singular or non-finite affine, so voxels have no place"
-        raise UnusableCase(reason, DOWNLOAD_AGAIN)
-
-
-def _values(volume: nib.Nifti1Image, path: Path) -> NDArray[Any]:
-    try:
-        return np.asanyarray(volume.dataobj)
-    except Exception as error:  # whatever nibabel raises, the file is at fault
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> UnusableCase:
-    fault = unreadable(path, error)
-    return UnusableCase(f"{path.name} {fault.text}", fault.remedy)
 
 
 def _check_label(label: NDArray[Any]) -> None:
@@ -226,6 +190,29 @@ def _channel(volume: nib.Nifti1Image, channel: int) -> nib.Nifti1Image:
         # Only after the image is made: nibabel clears the factors of a header that it is given.
         image.header.set_slope_inter(stored.slope, stored.inter)
     return image
+
+
+def array_spacing(affine: NDArray[np.float64], spacing: Sequence[float]) -> tuple[float, ...]:
+    """Order sizes along left-right, front-back and head-foot by the array axes that lie nearest to these.
+
+    Args:
+        affine: (4, 4), invertible, of any orientation.
+        spacing: mm along left-right, front-back, head-foot.
+
+    Returns:
+        mm along the three array axes.
+    """
+    return tuple(float(spacing[int(world)]) for world in nib.io_orientation(affine)[:, 0])
+
+
+def _check_size(shape: tuple[int, ...], affine: NDArray[np.float64], sizes: Sequence[float]) -> None:
+    """Refuse a grid that no memory and no NIfTI header would hold."""
+    extent = np.array(shape) * nib.affines.voxel_sizes(affine)
+    wanted = np.ceil(extent / np.array(sizes))
+    if wanted.prod() > MAX_RESAMPLED_VOXELS or wanted.max() > _MAX_NIFTI_SIDE:
+        grid = " x ".join(f"{side:.0f}" for side in wanted)
+        reason = f"resampled to {' x '.join(f'{size:g}' for size in sizes)} mm it would have {grid} voxels"
+        raise UnusableCase(f"{reason}, allowed: {MAX_RESAMPLED_VOXELS:,} in all", "give a larger --spacing")
 
 
 def _write_resampled(

@@ -1,7 +1,8 @@
 """The paper's prostate data set (``python -m data_prep prostate``): train on the Decathlon, test on six other sites.
 
 Volumes and labels are kept as they were released, so that every score is against the original labels; spacing,
-percentiles and sizes are applied when a volume is loaded, and are recorded here. Volumes are read one at a time. The
+percentiles and sizes are set for the training, which applies them when it loads a volume. Those of the paper are
+recorded here. Volumes are read one at a time. The
 inputs are only read; the result is built in a temporary folder and renamed at the end.
 
 References:
@@ -11,7 +12,6 @@ References:
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import sys
@@ -35,14 +35,18 @@ from data_prep.splits import SPLITS
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE, save_dataset
 
 SPACING = (0.625, 0.625, 3.6)
+"""Of the paper, in mm along left-right, front-back and head-foot."""
+MIN_SPACING, MAX_SPACING = 0.05, 20.0
 REGIONS = {"prostate": [1, 2]}
 PAPER_LOADING: dict[str, Any] = {
+    "spacing": list(SPACING),
     "percentiles": [2.0, 98.0],
     "pad": [288, 288],
     "crop": [224, 224],
     "slices": "those with prostate",
 }
-"""How the official code prepares and loads the volumes; sizes in pixels, before and after the random crop."""
+"""How the official code prepares and loads the volumes, which the training options repeat: spacing in mm along
+left-right, front-back and head-foot; sizes in pixels, before and after the random crop."""
 
 
 def make_prostate_dataset(
@@ -66,7 +70,7 @@ def make_prostate_dataset(
         train_fraction: share, or above 1 the number, of the training patients to keep; see
             :func:`data_prep.prostate.split.train_subset`.
         resample: write volumes resampled to ``spacing`` in place of the released ones.
-        spacing: mm along the array axes; recorded, and used by ``resample``.
+        spacing: mm along left-right, front-back and head-foot of the patient, for ``resample`` alone; 0.05 to 20.
         console: where notes and tables are printed; standard output by default.
 
     Returns:
@@ -87,7 +91,7 @@ def make_prostate_dataset(
         # The scratch folder is inside the temporary one, and so goes with it whatever happens.
         scratch = folder / ".release"
         release = open_release(archive, scratch)
-        division = divide([case.name for case in release.cases], fraction)
+        division = divide([case.name for case in release.cases], train_fraction)
         notes = _notes(release, found, division, with_sites=sites is not None)
         for note in notes:
             console.print(f"note: {note}", highlight=False)
@@ -100,7 +104,7 @@ def make_prostate_dataset(
         _check_filled(taken, [DOMAIN, *(site.name for site in found.sites)], division, left_out)
         content = _content(taken, release, found, division, left_out)
         content["processing"] |= {
-            "spacing": wanted_spacing,
+            "spacing": wanted_spacing if resample else None,
             "resampled": resample,
             "interpolation": {"image": "linear", "label": "nearest"} if resample else None,
             "train_fraction": fraction,
@@ -126,12 +130,27 @@ def _check_options(
             "folder to download it to with --download."
         )
     if not isinstance(resample, bool):
-        raise ValueError(f"--resample: found {resample!r}, allowed: --resample or --noresample.")
+        raise ValueError(f"--resample: found {resample!r}, allowed: --resample alone, with no value.")
+    return _check_spacing(spacing, resample)
+
+
+def _check_spacing(spacing: object, resample: bool) -> list[float]:
+    """Return three sizes; without ``resample`` they would have no effect, so only the default ones are taken."""
     values: list[Any] = list(spacing) if isinstance(spacing, Sequence) and not isinstance(spacing, str) else [spacing]
-    good = [isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) and v > 0 for v in values]
+    good = [isinstance(v, int | float) and not isinstance(v, bool) and MIN_SPACING <= v <= MAX_SPACING for v in values]
     if len(values) != 3 or not all(good):
-        raise ValueError(f"--spacing: found {spacing!r}, allowed: three sizes in mm above 0, such as 0.625,0.625,3.6.")
-    return [float(value) for value in values]
+        raise ValueError(
+            f"--spacing: found {spacing!r}, allowed: three sizes from {MIN_SPACING:g} to {MAX_SPACING:g} mm, "
+            "left-right, front-back and head-foot, such as 0.625,0.625,3.6."
+        )
+    sizes = [float(value) for value in values]
+    if not resample and sizes != list(SPACING):
+        raise ValueError(
+            f"--spacing {','.join(f'{size:g}' for size in sizes)}: it has no effect without --resample, because the "
+            "released volumes are kept. Add --resample, or leave --spacing out and give the size of the pixels to the "
+            f"training: --pixel_spacing [{sizes[0]:g},{sizes[1]:g}] of phase 1."
+        )
+    return sizes
 
 
 def _notes(release: DecathlonRelease, found: SixSites, division: Division, *, with_sites: bool) -> list[str]:

@@ -10,7 +10,6 @@ Reference:
 
 from __future__ import annotations
 
-import json
 import lzma
 import os
 import tarfile
@@ -25,6 +24,7 @@ from tqdm import tqdm
 from data_prep.image_files import name_of
 from data_prep.import_summary import LeftOut
 from data_prep.prostate.cases import LABEL_VALUES, ReleaseCase
+from mixstyleflow_monai.data.dataset_description import read_json
 from mixstyleflow_monai.data.schema_checks import raise_problems, schema_problems
 
 TASK = "Task05_Prostate"
@@ -185,10 +185,7 @@ def read_release(root: Path) -> DecathlonRelease:
         ValueError: not JSON, or not that of the prostate task; lists all problems.
     """
     path = root / RELEASE_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}). Restore it from {TASK}.tar.") from error
+    content = read_json(path, remedy=f"Restore it from {TASK}.tar.")
     raise_problems(path, schema_problems(_SCHEMA, content))
     raise_problems(path, _problems(content))
     channels = _channels(content)

@@ -82,7 +82,8 @@ def train_subset(train: Sequence[str], train_fraction: float) -> list[str]:
     fraction = check_train_fraction(train_fraction)
     if fraction == 1:
         return list(train)
-    count = math.floor(fraction * len(train)) if fraction < 1 else int(fraction)
+    # 0.29 of 100 is 28.999999999999996 in floating point.
+    count = math.floor(fraction * len(train) + 1e-9) if fraction < 1 else int(fraction)
     if not 1 <= count <= len(train):
         least = math.ceil(100 / len(train)) / 100
         raise ValueError(

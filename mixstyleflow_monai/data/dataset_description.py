@@ -21,6 +21,8 @@ from mixstyleflow_monai.data.schema_checks import did_you_mean, raise_problems, 
 
 DATASET_FILE = "dataset.json"
 SPLITS = ("train", "validation", "test")
+_MAX_DEPTH = 100
+_REWRITE = "Write it again with `python -m data_prep`."
 
 
 @dataclass(frozen=True)
@@ -130,13 +132,7 @@ def load_dataset(dataset_dir: str | os.PathLike[str], *, check_files: bool = Tru
         ValueError: the file breaks the schema or the rules of the splits; lists all problems.
     """
     path = dataset_file(dataset_dir)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. Make a data set with `python -m data_prep`.")
-    raw = path.read_bytes()
-    try:
-        content = json.loads(raw)
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}). Write it again with `python -m data_prep`.") from error
+    content, sha256 = read_dataset_file(path)
     raise_problems(path, description_problems(content, path.parent.resolve(), check_files=check_files))
     return DatasetDescription(
         path=path,
@@ -147,7 +143,7 @@ def load_dataset(dataset_dir: str | os.PathLike[str], *, check_files: bool = Tru
         source_domain=content["source_domain"],
         cases=tuple(case_from_entry(entry, path.parent.resolve()) for entry in content["cases"]),
         processing=content.get("processing", {}),
-        sha256=hashlib.sha256(raw).hexdigest(),
+        sha256=sha256,
     )
 
 
@@ -175,6 +171,74 @@ def verify_hashes(description: DatasetDescription) -> Iterator[HashMismatch]:
             found = sha256_file(path) if path.is_file() else None
             if found != case.sha256[kind]:
                 yield HashMismatch(case.id, kind, path, case.sha256[kind], found)
+
+
+def read_json(path: str | os.PathLike[str], *, remedy: str = _REWRITE) -> Any:
+    """Return the content of a JSON file that someone else wrote.
+
+    Python's own reader keeps the last of two equal keys, takes NaN for a number, and gives up on deep nesting with an
+    error that names no file.
+
+    Args:
+        path: the file, in UTF-8 (with or without a byte order mark), UTF-16 or UTF-32.
+        remedy: last sentence of the message.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: not valid JSON, a key that is given twice in one object, NaN or an infinity, or values nested more
+            than 100 deep.
+    """
+    return _parse_json(path, Path(path).read_bytes(), remedy)
+
+
+def _parse_json(path: object, raw: bytes, remedy: str = _REWRITE) -> Any:
+    try:
+        content = json.loads(raw, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        level = [content]
+        for _ in range(_MAX_DEPTH):
+            level = [
+                value
+                for node in level
+                if isinstance(node, dict | list)
+                for value in (node.values() if isinstance(node, dict) else node)
+            ]
+        if level:
+            raise RecursionError
+    except RecursionError as error:
+        raise ValueError(
+            f"{path}: not valid JSON (objects or lists nested more than {_MAX_DEPTH} deep). {remedy}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error}). {remedy}") from error
+    return content
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"key {key!r} is given twice; remove one")
+    return result
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def read_dataset_file(path: Path) -> tuple[Any, str]:
+    """Return the content of a ``dataset.json``, still unchecked, and the SHA-256 of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or :func:`read_json` would refuse it.
+    """
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise FileNotFoundError(f"{path}: no such file. Make a data set with `python -m data_prep`.") from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
+    return _parse_json(path, raw), hashlib.sha256(raw).hexdigest()
 
 
 def dataset_file(dataset_dir: str | os.PathLike[str]) -> Path:

@@ -23,7 +23,7 @@ import numpy as np
 from nibabel.imageglobals import logger as nibabel_logger
 from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
 # Deflate codes at most 258 bytes in 2 bits (https://zlib.net/zlib_tech.html), so no gzip or PNG holds more than this.
@@ -173,8 +173,12 @@ def load_volume(path: Path, *, keep_file_open: bool | None = None) -> nib.Nifti1
     return volume
 
 
-def volume_faults(path: Path) -> tuple[nib.Nifti1Image | None, list[Fault]]:
+def volume_faults(path: Path, dimensions: int = 3) -> tuple[nib.Nifti1Image | None, list[Fault]]:
     """Open a NIfTI volume and list what its header has wrong.
+
+    Args:
+        path: the file.
+        dimensions: 3, or 4 where the channels of the volume are along the fourth axis.
 
     Returns:
         The volume, or None where it cannot be opened; and the faults.
@@ -185,18 +189,21 @@ def volume_faults(path: Path) -> tuple[nib.Nifti1Image | None, list[Fault]]:
             # nibabel turns negative sizes into positive ones while it loads, and only prints that it did.
             raw = type(volume.header).from_fileobj(stream, check=False)
         affine = np.asarray(volume.affine, dtype=np.float64)
-        faults = _storage_faults(path, volume) or _placement_faults(path, volume, affine, raw)
+        faults = _storage_faults(path, volume, dimensions) or _placement_faults(path, volume, affine, raw)
     except Exception as error:  # whatever a reader raises, the file is at fault
         return None, [unreadable(path, error)]
     return volume, faults
 
 
-def _storage_faults(path: Path, volume: nib.Nifti1Image) -> list[Fault]:
+def _storage_faults(path: Path, volume: nib.Nifti1Image, dimensions: int) -> list[Fault]:
     """List what keeps the values from being read as one number a voxel."""
     shape, dtype = tuple(volume.shape), volume.get_data_dtype()
-    if len(shape) != 3:
-        remedy = "give 3-D volumes of one channel: split it, or drop axes of length 1"
-        return [Fault(path, f"has shape {shape}, expected three axes", remedy, blocks=True)]
+    if len(shape) != dimensions:
+        if dimensions == 3:
+            expected, remedy = "three axes", "give 3-D volumes of one channel: split it, or drop axes of length 1"
+        else:
+            expected, remedy = f"{dimensions} axes", "give the file with all its channels"
+        return [Fault(path, f"has shape {shape}, expected {expected}", remedy, blocks=True)]
     if min(shape) < 1:
         return [Fault(path, f"has shape {shape}, so no voxel", "export it again", blocks=True)]
     if dtype.fields or dtype.kind == "c":
@@ -229,7 +236,7 @@ def _placement_faults(path: Path, volume: nib.Nifti1Image, affine: NDArray[np.fl
     if not has_place(affine):
         remedy = "write its affine again (sform or qform) from the original image"
         return [*faults, Fault(path, "has a singular or non-finite affine, so voxels have no place", remedy)]
-    shape, sides = tuple(volume.shape), np.linalg.norm(affine[:3, :3], axis=0)
+    shape, sides = tuple(volume.shape[:3]), np.linalg.norm(affine[:3, :3], axis=0)
     if min(shape) == 1:
         text = f"has a single slice along axis {shape.index(1)} (shape {shape})"
         faults.append(Fault(path, text, "check that no slices are lost", "warning"))
@@ -268,7 +275,28 @@ def picture_faults(path: Path, image: Image.Image, *, is_label: bool = False) ->
     if image.mode in ("P", "PA") and not is_label:
         remedy = "save it as grey or RGB"
         return [Fault(path, "has indexed colours, and indices are not intensities", remedy)]
+    turned = stored_orientation(image)
+    if turned != 1:
+        text = f"is stored turned or mirrored (EXIF orientation {turned}, expected 1), which programs treat differently"
+        remedy = "save it upright (such as `magick IN -auto-orient OUT`), and see in `preview` that its label fits"
+        return [Fault(path, text, remedy)]
     return []
+
+
+def stored_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an opened 2-D file whose pixels are not loaded yet: 1 for upright, else 2-8.
+
+    Pillow turns TIFF files by it while it loads them, and leaves JPEG and PNG files as they are; labels are drawn in
+    programs that do either.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF data, which says nothing then
+            # The method of PNG files would load the pixels first.
+            found = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    except Exception:  # whatever a damaged block raises, it does not turn the image
+        return 1
+    return found if isinstance(found, int) and 2 <= found <= 8 else 1
 
 
 def has_16_bit_colours(image: Image.Image) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -99,7 +100,8 @@ def print_table(records: Sequence[Record], console: Console | None = None) -> No
     for label, key in (("mean of unseen domains", "unseen_mean_dice"), ("source", "source_mean_dice")):
         cells = ["-" if record[key] is None else f"{record[key]:.1f}" for record in records]
         table.add_row(label, "", "", *cells)
-    (console or Console()).print(table)
+    # A pipe or a log has no width of its own; Rich would cut names at 80 columns.
+    (console or Console(width=None if sys.stdout.isatty() else 120)).print(table)
 
 
 def record_name(record: Record) -> str:

@@ -284,7 +284,7 @@ def test_an_earlier_report_is_kept_when_the_disk_is_full(tmp_path: Path, monkeyp
     spec = bad.make_pictures(tmp_path / "root")
     assert run("folder", spec, "--output", tmp_path / "out") == 0
     bad.cut_off(load_dataset(tmp_path / "out").cases[0].image)
-    (tmp_path / "report.json").write_text("earlier")
+    assert run("check", tmp_path / "out", "--workers", 1, "--fix-report", tmp_path / "report.json") == 1
     genuine = builtins.open
 
     def fail(file: Any, *arguments: Any, **options: Any) -> Any:

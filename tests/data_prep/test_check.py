@@ -168,6 +168,8 @@ def test_other_cases_are_checked_where_one_entry_is_wrong(pictures: Path) -> Non
         ("{", r"dataset\.json: not valid JSON .*Write it again"),
         ('{"name": "a", "name": "b"}', r"dataset\.json: not valid JSON \(key 'name' is given twice; remove one\)"),
         (b"\xff\xfe\xff", r"dataset\.json: not valid JSON"),
+        ("[" * 100_000, r"dataset\.json: not valid JSON \(objects or lists nested more than 100 deep\)"),
+        ('{"name": NaN}', r"dataset\.json: not valid JSON \(NaN is no number of JSON\)"),
     ],
 )
 def test_a_file_that_is_not_json_is_refused(text: str | bytes, message: str, tmp_path: Path) -> None:
@@ -186,12 +188,26 @@ def test_no_data_set_and_no_cases_are_told(tmp_path: Path, capsys: pytest.Captur
     assert found[0]["fault"] == "top level: found [1] (list), expected object"
 
 
+@pytest.mark.parametrize("content", ["", "text", "{}", "[]", '{"format": 1, "errors": 0}', '{"dependencies": {}}'])
+def test_a_file_that_is_no_report_is_not_replaced(content: str, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text(content)
+    with pytest.raises(ValueError, match=r"package\.json: exists and is not a report of an earlier check, so it is"):
+        check_dataset(pictures, workers=1, fix_report=tmp_path / "package.json")
+    assert (tmp_path / "package.json").read_text() == content
+
+
+def test_an_earlier_report_is_replaced(pictures: Path) -> None:
+    assert check(pictures)[1] == []
+    edit(pictures, lambda content: content.update(channels=1))
+    assert check(pictures)[1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--workers", "0"], "--workers: found 0, allowed: a whole number from 1"),
         (["--workers", "two"], "--workers: found 'two', allowed: a whole number from 1"),
-        (["--fix-report"], "--fix-report: found no name, expected the JSON file to write"),
+        (["--fix-report"], "--fix_report has no value; give one, as in --fix_report NAME"),
         (["--fix-report", "report.txt"], "--fix-report report.txt: expected a name that ends in .json"),
         (["--fix-report", "{data}/dataset.json"], "dataset.json: is a file of the data set; give another name"),
         (["--fix-report", "{data}/none/report.json"], "there is no folder .*none; make it first"),

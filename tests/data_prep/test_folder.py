@@ -258,6 +258,26 @@ def test_each_mistake_is_named_with_value_and_remedy(mistake: str, root: Path, s
     assert sorted(path.name for path in root.parent.iterdir()) == ["out.yaml", "root"]
 
 
+@pytest.mark.parametrize("domain", ["home", "away"])
+def test_names_that_differ_in_case_only_are_refused(domain: str, root: Path, spec: Spec) -> None:
+    if domain == "away":
+        # Both domains have the folder name, but for the case, and one image name, but for the case.
+        (root / "away").rename(root / "HOME")
+        write_case(root / "HOME", "P0_0", 50)
+        spec["domains"] = {
+            name: {
+                key: value.replace("home", name) if isinstance(value, str) else value for key, value in entry.items()
+            }
+            for name, entry in (("home", spec["domains"]["home"]), ("HOME", spec["domains"]["home"]))
+        }
+        message = r"P0_0\.png \(domain HOME\) both get the case id 'home_p0_0' but for upper and lower case; rename one"
+    else:
+        write_case(root / "home", "P0_0", 50)
+        message = r"P0_0\.png, .*p0_0\.png: these images have the same name 'P0_0' but for upper and lower case; rename"
+    with pytest.raises(ValueError, match=message):
+        run(spec, root)
+
+
 def test_a_label_in_colours_is_refused(root: Path, spec: Spec) -> None:
     Image.new("RGB", (20, 24), (9, 8, 7)).save(root / "home" / "masks" / "p0_0_mask.png")
     with pytest.raises(ValueError, match=r"p0_0_mask\.png: label of mode RGB has colours, expected one value a pixel"):

@@ -71,6 +71,15 @@ MISTAKES: dict[str, tuple[Callable[[Spec], object], str]] = {
         r"domains\.home\.label_values: nothing maps to \[2\] of the region 'nucleus'",
     ),
     "unknown placeholder": (change_domain(labels="{stam}.png"), r"unknown placeholder \{stam\} .* did you mean 'stem'"),
+    "format of a placeholder": (
+        change_domain(labels="{stem:d}/{parent!r}.png"),
+        r"spec\.yaml: 2 problems\n  domains\.home\.labels: .* has \{stem:d\}, and a placeholder takes no format; write "
+        r"\{stem\}\n  domains\.home\.labels: .* has \{parent!r\}, and .*; write \{parent\}",
+    ),
+    "placeholder in a placeholder": (
+        change_domain(labels="{stem:{q}}.png"),
+        r"labels: .* has \{stem:\{q\}\}, and a plac",
+    ),
     "no placeholder": (
         change_domain(labels="m.png"),
         r"labels: 'm\.png' is the same file for all images; put \{stem\}",
@@ -91,6 +100,30 @@ def test_each_mistake_is_named_with_value_and_remedy(mistake: str, spec: Spec, t
     change(spec)
     with pytest.raises(ValueError, match=message):
         load(spec, tmp_path)
+
+
+TEXTS = {
+    "a date that is none": (
+        "name: 2020-13-45\n",
+        r"line 1: '2020-13-45' is not a timestamp \(month must be in 1",
+    ),
+    "a date inside": ("domains:\n  a: {images: 2020-02-31}\n", r"line 2: '2020-02-31' is not a timestamp"),
+    "a number that is none": ("name: !!int abc\n", r"line 1: 'abc' is not a int .*put it in quotes if it is text"),
+    "a yes that is none": ("name: !!bool perhaps\n", r"line 1: 'perhaps' is not a bool"),
+    "a merge key": ("a: &a {x: 1}\nb:\n  <<: *a\n", r"line 3: the merge key '<<' is not supported; write the keys out"),
+    "a part of itself": ("name: &a {x: *a}\n", r"nested too deep, or a part of itself"),
+    "deep": ("name: " + "[" * 5000, r"nested too deep"),
+    "other letters": (b"name: \xff\n", r"'utf-8' codec can't decode"),
+}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_faults_of_the_yaml_name_the_file_and_the_line(text: str, tmp_path: Path) -> None:
+    content, message = TEXTS[text]
+    path = tmp_path / "spec.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=rf"spec\.yaml: not valid YAML: .*{message}"):
+        load_spec(path)
 
 
 def test_all_problems_are_told_at_once(spec: Spec, tmp_path: Path) -> None:

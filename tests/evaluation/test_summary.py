@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from io import StringIO
@@ -86,3 +87,10 @@ def test_table_shows_records_side_by_side() -> None:
     text = stream.getvalue()
     for expected in ("phase 1", "phase 3, mixstyleflow", "farther", "83.5", "20.0 ± 14.1"):
         assert expected in text
+
+
+def test_table_in_a_log_keeps_long_names(capsys: pytest.CaptureFixture[str]) -> None:
+    long_names = [dataclasses.replace(result, domain=f"{result.domain}_with_a_long_name") for result in RESULTS]
+    record = summarise(long_names, "home_with_a_long_name", phase=3, seed=0, facts={"method": "mixstyleflow"})
+    print_table([record, record, record])
+    assert "farther_with_a_long_name" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import struct
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from data_prep.image_files import UnusableCase
-from data_prep.prostate.cases import ReleaseCase, take_case
+from data_prep.prostate.cases import ReleaseCase, array_spacing, take_case
 from tests.data_prep.prostate.prostate_releases import AFFINE, SHAPE, label_of
 
 
@@ -92,8 +93,9 @@ def test_resampling_agrees_with_interpolation_at_the_same_points(seed: int, deep
     save(deep.label, label_of(2), affine)
     taken = take_case(deep, tmp_path / "out", spacing)
     image, label = (nib.load(tmp_path / "out" / taken.entry[key]) for key in ("image", "label"))
-    np.testing.assert_allclose(taken.entry["spacing"], spacing, atol=1e-5)
-    np.testing.assert_allclose(nib.affines.voxel_sizes(image.affine), spacing, atol=1e-5)
+    canonical = nib.affines.voxel_sizes(nib.as_closest_canonical(image).affine)
+    np.testing.assert_allclose(canonical, spacing, atol=1e-5)
+    np.testing.assert_allclose(nib.affines.voxel_sizes(image.affine), taken.entry["spacing"], atol=1e-5)
     np.testing.assert_array_equal(image.affine, label.affine)
     assert (image.shape, image.get_data_dtype(), label.get_data_dtype()) == (label.shape, np.float32, np.uint8)
     grid = np.stack(np.meshgrid(*map(np.arange, image.shape), indexing="ij"), -1)
@@ -105,6 +107,75 @@ def test_resampling_agrees_with_interpolation_at_the_same_points(seed: int, deep
     clear = inside & (np.abs(points - np.floor(points) - 0.5).min(axis=-1) > 1e-3)
     nearest = label_of(2)[tuple(np.rint(points[clear]).astype(int).T)]
     np.testing.assert_array_equal(np.asarray(label.dataobj)[clear], nearest)
+
+
+@pytest.mark.parametrize("flips", list(itertools.product((1, -1), repeat=3)))
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_sizes_follow_the_axes_of_the_patient_in_all_orientations(
+    order: tuple[int, ...], flips: tuple[int, ...], flat: ReleaseCase, tmp_path: Path
+) -> None:
+    """Array axis ``a`` of the file runs along the patient's axis ``order[a]`` (left-right, front-back, head-foot)."""
+    spacing, stored, extent = (0.6, 0.8, 3.6), np.array([0.5, 0.5, 4.0]), np.array([12, 10, 6])
+    shape = tuple(int(extent[world]) for world in order)
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, (world, sign) in enumerate(zip(order, flips, strict=True)):
+        affine[world, axis] = sign * stored[world]
+    label = np.zeros(shape, np.uint8)
+    label[2:-2, 2:-2, 2:-2] = 1
+    save(flat.image, np.random.default_rng(0).integers(0, 900, shape).astype(np.int16), affine)
+    save(flat.label, label, affine)
+    taken = take_case(flat, tmp_path / "out", spacing)
+    assert taken.entry["spacing"] == pytest.approx([spacing[world] for world in order], abs=1e-5)
+    for key in ("image", "label"):
+        written = nib.load(tmp_path / "out" / taken.entry[key])
+        expected = affine[:3, :3] / stored[list(order)] * np.array(spacing)[list(order)]
+        np.testing.assert_allclose(written.affine[:3, :3], expected, atol=1e-5)
+        sides = extent[list(order)] * stored[list(order)]
+        np.testing.assert_allclose(np.array(written.shape) * taken.entry["spacing"], sides, atol=4)
+        assert written.shape[order.index(2)] in (6, 7)
+
+
+def test_coronal_slices_are_resampled_along_the_patients_axes(flat: ReleaseCase, tmp_path: Path) -> None:
+    """Stored P, S, R, 0.5 x 4 x 0.5 mm: head-foot is the second axis of the array."""
+    affine = np.array([[0, 0, 0.5, 0], [-0.5, 0, 0, 0], [0, 4.0, 0, 0], [0, 0, 0, 1.0]])
+    label = np.zeros((20, 6, 24), np.uint8)
+    label[4:12, 2:4, 4:12] = 1
+    save(flat.image, np.ones(label.shape, np.int16), affine)
+    save(flat.label, label, affine)
+    taken = take_case(flat, tmp_path / "out", (0.625, 0.625, 3.6))
+    written = nib.load(tmp_path / "out" / taken.entry["image"])
+    assert nib.aff2axcodes(written.affine) == ("P", "S", "R")
+    assert taken.entry["spacing"] == [0.625, 3.6, 0.625]
+    assert array_spacing(affine, (1, 2, 3)) == (2, 3, 1)
+
+
+def test_a_grid_that_no_memory_holds_is_refused_before_it_is_made(flat: ReleaseCase, tmp_path: Path) -> None:
+    save(flat.image, np.ones(SHAPE, np.int16), np.diag([20.0, 20.0, 20.0, 1.0]))
+    save(flat.label, label_of(1), np.diag([20.0, 20.0, 20.0, 1.0]))
+    with pytest.raises(UnusableCase, match=r"it would have 4800 x 4000 x 1600 voxels, allowed: 268,435,456") as caught:
+        take_case(flat, tmp_path / "out", (0.05, 0.05, 0.05))
+    assert "--spacing" in caught.value.remedy
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("dtype", "slope", "inter"), [("<f4", 1, 0), (">i2", 1, 0), ("<i2", 0.5, -4), ("<f8", 1, 0)])
+def test_equal_voxels_have_one_hash_however_they_are_stored(
+    dtype: str, slope: float, inter: float, flat: ReleaseCase, tmp_path: Path
+) -> None:
+    values = np.random.default_rng(5).integers(0, 900, SHAPE)
+    save(flat.image, values.astype(np.int16))
+    expected = take_case(flat, tmp_path / "a").pixels
+    image = nib.Nifti1Image(((values - inter) / slope).astype(dtype), AFFINE, nib.Nifti1Header(endianness=dtype[0]))
+    image.set_data_dtype(dtype)
+    if (slope, inter) != (1, 0):
+        image.header.set_slope_inter(slope, inter)
+    nib.save(image, flat.image)
+    np.testing.assert_array_equal(np.asarray(nib.load(flat.image).dataobj), values)
+    assert take_case(flat, tmp_path / "b").pixels == expected
+    values[0, 0, 0] += 1
+    save(flat.image, values.astype(np.float32))
+    assert take_case(flat, tmp_path / "c").pixels != expected
 
 
 def test_a_label_on_the_same_grid_up_to_rounding_is_written_on_the_images_grid(
@@ -175,6 +246,15 @@ def singular(path: Path, shape: tuple[int, ...] = SHAPE) -> None:
     path.write_bytes(gzip.compress(bytes(content)))
 
 
+def negative_size(path: Path, shape: tuple[int, ...] = SHAPE) -> None:
+    """Negate the third voxel size in the header, which nibabel turns positive while it loads."""
+    save(path, np.ones(shape, np.int16))
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    (size,) = struct.unpack_from("<f", content, 88)
+    struct.pack_into("<f", content, 88, -size)
+    path.write_bytes(gzip.compress(bytes(content)))
+
+
 def loop(path: Path) -> None:
     path.unlink()
     path.symlink_to(path)
@@ -200,6 +280,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "huge claim": (huge_claim, r"claims shape \(32000, 32000, 10000\)"),
     "singular affine": (singular, r"singular or non-finite affine"),
+    "negative voxel size": (negative_size, r"has the voxel size .* mm in pixdim, expected numbers above 0"),
     "other format": (
         lambda path: (
             nib.save(nib.MGHImage(np.ones(SHAPE, np.float32), AFFINE), path.with_suffix(".mgz"))
@@ -244,10 +325,19 @@ BAD_4D: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "truncated gzip": (lambda path: path.write_bytes(path.read_bytes()[:-20]), r"is damaged or cut off"),
     "one bit flipped": (lambda path: flip_a_bit(path, (*SHAPE, 2)), r"is damaged or cut off .*CRC"),
-    "huge claim": (lambda path: huge_claim(path, (32000, 32000, 100, 2)), r"is cut off: it holds 352 bytes"),
-    "colours": (lambda path: save(path, np.zeros((*SHAPE, 2), rgb.dtype)), r"has values of type .*, expected one real"),
-    "complex": (lambda path: save(path, np.ones((*SHAPE, 2), np.complex64)), r"has values of type complex64"),
+    "huge claim": (lambda path: huge_claim(path, (32000, 32000, 100, 2)), r"claims shape \(32000, 32000, 100, 2\)"),
+    "colours": (
+        lambda path: save(path, np.zeros((*SHAPE, 2), rgb.dtype)),
+        r"has RGB colours, expected one real number",
+    ),
+    "complex": (lambda path: save(path, np.ones((*SHAPE, 2), np.complex64)), r"complex numbers \(complex64\)"),
     "singular affine": (lambda path: singular(path, (*SHAPE, 2)), r"has a singular or non-finite affine"),
+    "negative voxel size": (
+        lambda path: negative_size(path, (*SHAPE, 2)),
+        r"has the voxel size .* x -4\.\d+ mm in pixdim, expected numbers above 0",
+    ),
+    "a folder": (lambda path: path.unlink() or path.mkdir(), r"no image .*/Case38\.nii\.gz"),
+    "5-D": (lambda path: save(path, np.ones((*SHAPE, 1, 2), np.float32)), r"has 5 dimensions .*, expected 4"),
     "one channel": (
         lambda path: save(path, np.ones((*SHAPE, 1), np.float32)),
         r"has 1 channel\(s\), dataset\.json says 2 \(T2, ADC\)",

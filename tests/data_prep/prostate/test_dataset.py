@@ -151,12 +151,13 @@ def test_the_processing_facts_tell_how_it_was_made(published: Path, tmp_path: Pa
         "made_by": "data_prep prostate",
         "split": {"train": 0.6875, "validation": 0.09375, "test": 0.21875, "seed": 0, "method": "paper"},
         "paper_loading": {
+            "spacing": [0.625, 0.625, 3.6],
             "percentiles": [2.0, 98.0],
             "pad": [288, 288],
             "crop": [224, 224],
             "slices": "those with prostate",
         },
-        "spacing": [0.625, 0.625, 3.6],
+        "spacing": None,
         "resampled": False,
         "interpolation": None,
         "train_fraction": 2.0,
@@ -264,6 +265,14 @@ def test_an_image_that_is_there_twice_stays_once(root: Path, tmp_path: Path) -> 
         "HK/Case38.nii.gz": "identical to 'prostate_03' of the domain decathlon",
         "UCL/Case01.nii.gz": "identical to 'Case00' of the domain RUNMC",
     }
+    # Stored as numbers of another type, it still is the same image.
+    values = np.asarray(nib.load(sites / "RUNMC" / "Case01.nii.gz").dataobj)
+    save(sites / "HK" / "Case38.nii.gz", values.astype(np.float32))
+    save(sites / "HK" / "Case39.nii.gz", (values + 1).astype(np.float32), nib.load(sites / "HK/Case39.nii.gz").affine)
+    assert left_out(run(root, tmp_path / "again")[0]) == {
+        "HK/Case38.nii.gz": "identical to 'Case01' of the domain RUNMC",
+        "UCL/Case01.nii.gz": "identical to 'Case00' of the domain RUNMC",
+    }
     written = [path.name for path in (tmp_path / "out").rglob("*.nii.gz") if path.parent.name in ("HK", "UCL")]
     assert len(written) == 4
 
@@ -304,14 +313,23 @@ def test_paths_with_spaces_and_letters_of_other_alphabets(root: Path, tmp_path: 
         ({"decathlon": True}, r"--decathlon: a path must follow it, such as `--decathlon data/prostate`"),
         ({"decathlon": None, "download": True}, r"--download: a path must follow it"),
         ({"sites": True}, r"--sites: a path must follow it"),
-        ({"resample": "yes"}, r"--resample: found 'yes', allowed: --resample or --noresample"),
-        ({"spacing": 0.625}, r"--spacing: found 0\.625, allowed: three sizes in mm above 0"),
+        ({"resample": "yes"}, r"--resample: found 'yes', allowed: --resample alone, with no value\.$"),
+        ({"spacing": 0.625}, r"--spacing: found 0\.625, allowed: three sizes from 0\.05 to 20 mm, left-right"),
         ({"spacing": (0.6, 0.6)}, r"--spacing: found \(0\.6, 0\.6\), allowed"),
         ({"spacing": (0.6, -0.6, 3)}, r"--spacing: found .*, allowed"),
         ({"spacing": "0.6,0.6,3.6mm"}, r"--spacing: found '0\.6,0\.6,3\.6mm', allowed"),
         ({"spacing": (0.6, float("nan"), 3)}, r"--spacing: found .*nan.*, allowed"),
+        ({"spacing": (0.6, 0.6, 1e-6), "resample": True}, r"--spacing: found .*, allowed: three sizes from 0\.05"),
+        (
+            {"spacing": (0.6, 0.6, 21), "resample": True},
+            r"--spacing: found .*, allowed: three sizes from 0\.05 to 20 mm",
+        ),
+        (
+            {"spacing": (0.5, 0.5, 3)},
+            r"--spacing 0\.5,0\.5,3: it has no effect without --resample.* Add --resample, or .*--pixel_spacing",
+        ),
         ({"train_fraction": 0}, r"--train_fraction: found 0, allowed: a share above 0"),
-        ({"train_fraction": 9}, r"--train_fraction 9\.0: that is 9 of 4 training patients; .* from 2 to 4"),
+        ({"train_fraction": 9}, r"--train_fraction 9: that is 9 of 4 training patients; .* from 2 to 4"),
         ({"sites": "nowhere"}, r"--sites nowhere: no such folder"),
         ({"decathlon": "nowhere"}, r"--decathlon nowhere: no such file or folder"),
     ],
@@ -346,7 +364,8 @@ def test_a_download_takes_the_place_of_the_release(root: Path, tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    ("flags", "cases"), [(("--resample",), 18), (("--train_fraction", "2"), 16), (("--spacing", "0.5,0.5,3"), 18)]
+    ("flags", "cases"),
+    [(("--resample",), 18), (("--train_fraction", "2"), 16), (("--resample", "--spacing", "0.5,0.5,3"), 18)],
 )
 def test_the_command_line(
     flags: Sequence[str], cases: int, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -23,9 +23,14 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves CONTENT; ``/short`` breaks off, ``/gone`` is not found, ``/silent`` says nothing until it is released."""
+    """Serves CONTENT, from an offset where one is asked for; the path says how.
+
+    ``/short`` breaks off after 1000 bytes, ``/plain`` knows no offsets and ``/plain-short`` breaks off as well,
+    ``/shifted`` sends from another offset, ``/gone`` is not found, ``/silent`` says nothing until it is released.
+    """
 
     asked: ClassVar[list[str]] = []
+    sent: ClassVar[list[int]] = []
     release: ClassVar[threading.Event] = threading.Event()
 
     def do_GET(self) -> None:
@@ -36,10 +41,21 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/gone":
             self.send_error(404)
             return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(CONTENT)))
+        start = 0
+        if "Range" in self.headers and not self.path.startswith("/plain"):
+            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            if start >= len(CONTENT):
+                self.send_error(416)
+                return
+            start += self.path == "/shifted"
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
-        self.wfile.write(CONTENT[: 1000 if self.path == "/short" else None])
+        end = start + 1000 if self.path.endswith("short") else len(CONTENT)
+        self.sent.append(self.wfile.write(CONTENT[start:end]))
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -50,6 +66,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address of a server on this machine; proxies are not asked."""
     monkeypatch.setenv("no_proxy", "*")
     Handler.asked.clear()
+    Handler.sent.clear()
     Handler.release.clear()
     serving = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=serving.serve_forever)
@@ -100,9 +117,10 @@ def test_a_damaged_file_is_named_and_left_alone(server: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("what", "reason"), [("gone", "Not Found"), ("short", "retrieval incomplete"), ("silent", "timed out")]
+    ("what", "reason"),
+    [("gone", "Not Found"), ("short", "retrieval incomplete: 1,000 of 131,072"), ("silent", "timed out")],
 )
-def test_a_failed_download_is_one_line_and_leaves_nothing(
+def test_a_failed_download_is_one_line_and_leaves_nothing_under_the_name(
     what: str,
     reason: str,
     server: str,
@@ -117,8 +135,54 @@ def test_a_failed_download_is_one_line_and_leaves_nothing(
     ) as caught:
         fetch(f"{server}/{what}", tmp_path / "file.tar", md5=MD5)
     assert "\n" not in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == (["file.tar.part"] if what == "short" else [])
+    assert ("run the same command to go on" in str(caught.value)) == (what == "short")
     assert capfd.readouterr().out == ""
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(
+    server: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "file.tar"
+    for kept in (1000, 2000):
+        with pytest.raises(
+            ValueError, match=rf"retrieval incomplete: {kept:,} of 131,072 bytes\)\. file\.tar\.part keeps"
+        ):
+            fetch(f"{server}/short", path, md5=MD5)
+        assert (tmp_path / "file.tar.part").read_bytes() == CONTENT[:kept]
+    assert fetch(f"{server}/file", path, md5=MD5).read_bytes() == CONTENT
+    assert Handler.sent == [1000, 1000, len(CONTENT) - 2000]
+    assert list(tmp_path.iterdir()) == [path]
+    assert "file.tar: 100%" in capfd.readouterr().err
+
+
+def test_a_server_without_offsets_sends_the_whole_again(server: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.tar"
+    with pytest.raises(ValueError, match="retrieval incomplete"):
+        fetch(f"{server}/plain-short", path, md5=MD5)
+    assert fetch(f"{server}/plain", path, md5=MD5).read_bytes() == CONTENT
+    assert Handler.sent == [1000, len(CONTENT)]
+
+
+def test_a_server_that_sends_another_part_is_not_believed(server: str, tmp_path: Path) -> None:
+    (tmp_path / "file.tar.part").write_bytes(CONTENT[:500])
+    with pytest.raises(ValueError, match=r"the server sent bytes from 501, asked for from 500"):
+        fetch(f"{server}/shifted", tmp_path / "file.tar", md5=MD5)
+    assert (tmp_path / "file.tar.part").read_bytes() == CONTENT[:500]
+
+
+def test_a_complete_part_is_taken_and_a_wrong_one_is_not_gone_on_with(server: str, tmp_path: Path) -> None:
+    path, part = tmp_path / "file.tar", tmp_path / "file.tar.part"
+    part.write_bytes(CONTENT)
+    assert fetch(f"{server}/file", path, md5=MD5).read_bytes() == CONTENT
+    assert Handler.sent == []
+    for wrong in (b"x" * 100, CONTENT + b"x"):
+        path.unlink(missing_ok=True)
+        part.write_bytes(wrong)
+        with pytest.raises(ValueError, match=r"does not have the MD5 sum .*; nothing was kept\. Try again"):
+            fetch(f"{server}/file", path, md5=MD5)
+        assert list(tmp_path.iterdir()) == []
+    assert fetch(f"{server}/file", path, md5=MD5).read_bytes() == CONTENT
 
 
 def test_no_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,9 +72,21 @@ def test_impossible_fractions_are_refused_before_any_file(value: Any) -> None:
         check_train_fraction(value)
 
 
+def test_a_share_is_not_rounded_below_its_number_of_patients() -> None:
+    """0.29 of 100 is 28.999999999999996 in floating point."""
+    for size in (22, 29, 100):
+        train = [str(number) for number in range(size)]
+        for count in range(1, size):
+            assert len(train_subset(train, count / size)) == count
+    assert len(train_subset([str(number) for number in range(100)], 0.29)) == 29
+    assert len(train_subset([str(number) for number in range(22)], 0.2999)) == 6
+
+
 @pytest.mark.parametrize(("fraction", "count"), [(0.04, 0), (23, 23)])
 def test_a_fraction_that_leaves_none_or_asks_for_more_is_refused(fraction: float, count: int) -> None:
-    message = rf"that is {count} of 22 training patients; allowed: a share of 0\.05 to 1, or .* from 2 to 22"
+    message = (
+        rf"--train_fraction {fraction}: that is {count} of 22 .*; allowed: a share of 0\.05 to 1, or .* from 2 to 22"
+    )
     with pytest.raises(ValueError, match=message):
         divide(NAMES, fraction)
 
