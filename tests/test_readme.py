@@ -39,7 +39,7 @@ def small_options(allowed: set[str]) -> list[str]:
 
 def run_line(line: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run one command of the README in process, with a small data set and small settings."""
-    places = {"DATASET": "dataset", "SPEC.yaml": "spec.yaml", "FOLDER": "raw"}
+    places = {"DATASET": "dataset", "SPEC.yaml": "spec.yaml", "FOLDER": "raw", "IMAGES": "dataset"}
     words = [places.get(word, word) for word in shlex.split(line)]
     assert words[:2] == ["python", "-m"], line
     module, arguments = words[2], words[3:]

@@ -70,7 +70,8 @@ class SliceDataset(Dataset[Any], Randomizable):
         if not any(bool((target[1:] if self.exclusive else target).any()) for target in targets):
             raise ValueError(
                 f"SliceDataset: no region is in any of the {len(data)} labels, the first is {data[0]['label']}. Check "
-                "that the labels hold the values that the regions of dataset.json list."
+                "that the labels hold the values that the regions of dataset.json list and that, in volumes, it "
+                "lies within image_size x pixel_spacing mm around the centre (pixel_spacing null resizes whole slices)."
             )
 
     def _slices_of(self, number: int, slices: str) -> list[tuple[int, int | None]]:

@@ -68,15 +68,15 @@ class Task:
             )
         object.__setattr__(self, "image_size", size)
         if self.pixel_spacing is not None:
-            spacing = tuple(float(s) for s in self.pixel_spacing)
+            spacing = _numbers("pixel_spacing", self.pixel_spacing)
             if len(spacing) != 2 or any(not s > 0 for s in spacing):
                 raise ValueError(f"pixel_spacing={list(spacing)}: expected two positive numbers in mm, or null.")
             object.__setattr__(self, "pixel_spacing", spacing)
         if self.percentiles is not None:
-            low, high = (float(p) for p in self.percentiles)
-            if not 0 <= low < high <= 100:
-                raise ValueError(f"percentiles={[low, high]}: expected 0 <= low < high <= 100, or null.")
-            object.__setattr__(self, "percentiles", (low, high))
+            limits = _numbers("percentiles", self.percentiles)
+            if len(limits) != 2 or not 0 <= limits[0] < limits[1] <= 100:
+                raise ValueError(f"percentiles={list(limits)}: expected 0 <= low < high <= 100, or null.")
+            object.__setattr__(self, "percentiles", limits)
         object.__setattr__(self, "intensity", _checked_intensity(self.intensity, self.percentiles))
         object.__setattr__(self, "regions", {name: list(values) for name, values in self.regions.items()})
         _ = self.encoding
@@ -87,7 +87,7 @@ class Task:
         dataset: DatasetDescription | str | os.PathLike[str],
         image_size: Sequence[int],
         *,
-        pixel_spacing: Sequence[float] | None = None,
+        pixel_spacing: Sequence[float] | str | None = None,
         percentiles: Sequence[float] | str | None = "auto",
         intensity: Sequence[float] | str = "auto",
         **settings: Any,
@@ -100,6 +100,9 @@ class Task:
         images carry no spacing.
         """
         description = dataset if isinstance(dataset, DatasetDescription) else load_dataset(dataset)
+        # On the command line of a bundle, null is a word.
+        pixel_spacing = None if pixel_spacing == "null" else pixel_spacing
+        percentiles = None if percentiles == "null" else percentiles
         volumes = description.spatial_dims == 3
         if intensity == "auto":
             intensity = "slice_range" if volumes or percentiles not in ("auto", None) else "data_range"
@@ -201,6 +204,14 @@ class Task:
         """Return transforms of the image, with the label as it is on disk, on its original grid."""
         load_label = [image_loader(LABEL_KEY), EnsureChannelFirstd(LABEL_KEY)]
         return Compose([*self.inference_preprocessing().transforms, *load_label])
+
+
+def _numbers(name: str, values: Any) -> tuple[float, ...]:
+    """Return the values as numbers; the error names the option."""
+    try:
+        return tuple(float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}={values!r}: expected two numbers, such as [1.0,1.0], or null.") from error
 
 
 def _checked_intensity(

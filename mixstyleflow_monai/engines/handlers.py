@@ -177,6 +177,12 @@ class PublishModel:
         if self.selection == "best" and self.best is not None and self.best.best_metric is not None:
             self.network.load_state_dict(self.best.weights)
             chosen = {"selection": "best source validation", **self.best.summary}
+        elif self.selection == "best" and self.best is not None:
+            logger.warning(
+                "no validation was run in %d epochs, so the last weights are published; lower val_interval to have the "
+                "best ones.",
+                engine.state.epoch,
+            )
         self.save(self.network, self.path)
         write_manifest(self.path, self.kind, made_from=self.made_from, facts={**self.facts, "checkpoint": chosen})
         logger.info("wrote %s (%s)", self.path, chosen)

@@ -140,3 +140,15 @@ def test_preprocessing_of_each_use_loads_what_it_needs(tmp_path: Path) -> None:
     assert evaluation["image"].shape == (1, 48, 32)
     assert evaluation["label"].shape == (1, 30, 20)
     assert set(evaluation["label"].unique().tolist()) == {0, 1, 2}
+
+
+def test_the_word_null_of_a_command_line_is_none() -> None:
+    task = Task.from_dataset(description(3), [32, 32], pixel_spacing="null", percentiles="null")
+    assert (task.pixel_spacing, task.percentiles) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["pixel_spacing", "percentiles"])
+def test_a_word_in_place_of_numbers_is_refused_by_the_name_of_the_option(name: str) -> None:
+    settings: dict[str, Any] = {name: "wide"}
+    with pytest.raises(ValueError, match=f"{name}='wide': expected two numbers"):
+        Task(in_channels=1, regions={"disc": [1]}, image_size=(32, 32), spatial_dims=3, **settings)

@@ -102,3 +102,13 @@ def test_load_network_names_a_missing_and_an_unreadable_file(tmp_path: Path) -> 
     (tmp_path / "model.pt").write_text("not weights")
     with pytest.raises(ValueError, match=r"model.pt: cannot be read as PyTorch weights"):
         load_network(nn.Linear(2, 3), tmp_path / "model.pt")
+
+
+def test_publishing_warns_where_the_best_was_asked_for_and_nothing_was_validated(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = nn.Linear(1, 1)
+    PublishModel(tmp_path / "model.pt", "segmentation_network", network, BestModel(network, tmp_path / "best.pt"))(
+        engine_with(0.5, 1)
+    )
+    assert "no validation was run in 1 epochs" in caplog.text
