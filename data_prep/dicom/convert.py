@@ -21,16 +21,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from tqdm import tqdm
 
 from data_prep.building import building
-from data_prep.dicom.grid import GRID_TOLERANCE, grid_distance, to_ras
 from data_prep.dicom.report import SEGMENTS_FILE, Entry, print_entries, print_next_steps, write_csv
 from data_prep.dicom.segmentation import find_label, write_nifti
 from data_prep.dicom.series import Series, Tree, scan
+from data_prep.dicom.voxels import DamagedVoxels, read_volume
 from data_prep.image_files import UnusableCase
 from mixstyleflow_monai.artifacts import write_json
 from mixstyleflow_monai.data.schema_checks import did_you_mean
@@ -60,13 +58,15 @@ def convert_dicom(
     Raises:
         FileNotFoundError: no such folder.
         ValueError: no DICOM file, no volume, several volumes and no choice, a choice that is not there, not a volume
-            or not readable, or an output that is not empty.
+            or not readable, or an output that is not empty or lies in the input.
     """
     # A pipe has no width of its own; Rich would fold the tables at 80 columns.
     console = console or Console(width=None if sys.stdout.isatty() else 160)
     root, output = Path(input), Path(output)
     if not root.is_dir():
         raise FileNotFoundError(f"--input {root}: no such folder; give the folder that holds the DICOM files.")
+    if output.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"--output {output}: lies in --input {root}, which is only read; choose a folder outside it.")
     with building(output) as folder:
         tree = scan(root)
         entries = {item.uid: Entry.of_series(item) for item in tree.series}
@@ -83,7 +83,7 @@ def convert_dicom(
         failed = [entry for entry in entries.values() if entry.failed]
         if failed and (len(failed) == len(chosen) or series not in (None, ALL)):
             print_entries(console, rows, tree, root)
-            raise ValueError(f"--input {root}: series {failed[0].uid} {failed[0].reason}. Nothing was written.")
+            raise ValueError(f"--input {root}: series {failed[0].uid} {failed[0].shown_reason}. Nothing was written.")
         write_csv(folder, rows, tree)
         write_json(folder / SEGMENTS_FILE, segments)
     print_entries(console, rows, tree, root)
@@ -157,6 +157,7 @@ def _convert_one(
         values, affine = read_volume(series)
     except UnusableCase as error:
         entry.status, entry.reason, entry.failed = "left out", str(error), True
+        entry.file = str(error.file) if isinstance(error, DamagedVoxels) else ""
         return
     write_nifti(folder / "images" / f"{name}.nii.gz", values, affine)
     entry.status, entry.name = "converted", name
@@ -185,83 +186,3 @@ def _segmentation_entries(tree: Tree, chosen: Sequence[Series]) -> list[Entry]:
         reason = f"refers to series {', '.join(sorted(seg.referenced))}, which {where}"
         entries.append(Entry.of_segmentation(seg, reason if seg.referenced else "refers to no series"))
     return entries
-
-
-def read_volume(series: Series) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Read the voxels of a series that is a volume, with rescale slope and intercept applied.
-
-    Returns:
-        (columns, rows, slices), int16 where that holds all values, else int32 or float32; and the affine from there to
-        RAS mm.
-
-    Raises:
-        UnusableCase: voxels that cannot be read, or a grid other than the headers say.
-    """
-    assert series.affine is not None
-    values, affine = _read_frames(series) if series.instances[0].frames > 1 else _read_slices(series)
-    if values.shape != series.size or grid_distance(series.affine, affine, series.size) > GRID_TOLERANCE:
-        raise UnusableCase("cannot be converted: the voxels were read on another grid than its headers describe")
-    return _smallest(values), to_ras(affine)
-
-
-def _read_slices(series: Series) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    import itk
-
-    paths = [str(instance.path) for instance in series.instances]
-    try:
-        image = _read_stack(paths)
-    except RuntimeError as error:
-        number = _first_unreadable(paths)
-        where = f"image {number} of {len(paths)} along the normal" if number else "the series"
-        raise UnusableCase(
-            f"cannot be converted: voxels of {where} cannot be read (cut off, or compressed in an unknown way); "
-            "fetch it again"
-        ) from error
-    affine = np.eye(4)
-    affine[:3, :3] = itk.array_from_matrix(image.GetDirection()) @ np.diag(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    # ITK's arrays have their axes in the reverse order of its indices.
-    return itk.array_from_image(image).transpose(2, 1, 0), affine
-
-
-def _read_stack(paths: Sequence[str]) -> Any:
-    """Read images into one ``itk.Image``, in the order given."""
-    import itk
-
-    # Not `itk.imread`, which looks for a reader itself and does not know files without preamble for DICOM.
-    reader = itk.ImageSeriesReader[itk.Image[itk.F, 3]].New(FileNames=paths, ImageIO=itk.GDCMImageIO.New())
-    reader.Update()
-    return reader.GetOutput()
-
-
-def _first_unreadable(paths: Sequence[str]) -> int:
-    """Return the number, from 1, of the first image that cannot be read on its own; 0 if all can."""
-    for number, path in enumerate(paths, 1):
-        try:
-            _read_stack([path])
-        except RuntimeError:
-            return number
-    return 0
-
-
-def _read_frames(series: Series) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    import highdicom
-
-    try:
-        image = highdicom.imread(series.instances[0].path)
-        # Only the rescaling: no display window, and no real-world map, which single-frame series do not get either.
-        volume = image.get_volume(dtype=np.float32, apply_real_world_transform=False, apply_presentation_lut=False)
-    # What a damaged object lacks shows up as one of many errors.
-    except Exception as error:
-        raise UnusableCase(f"cannot be converted: its frames cannot be read ({type(error).__name__})") from error
-    # highdicom's indices are (slice, row, column).
-    return volume.array.transpose(2, 1, 0), np.array(volume.affine)[:, [2, 1, 0, 3]]
-
-
-def _smallest(values: NDArray[Any]) -> NDArray[Any]:
-    """Store whole numbers as integers."""
-    # By slices, because a whole volume more in memory may be a whole volume too many.
-    if not all(np.array_equal(plane, np.rint(plane)) for plane in values.T):
-        return values.astype(np.float32)
-    low, high = float(values.min()), float(values.max())
-    return values.astype(np.int16 if low >= -(2**15) and high < 2**15 else np.int32)

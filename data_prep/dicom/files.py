@@ -16,12 +16,13 @@ _DICOMDIR = "1.2.840.10008.1.3.10"
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _TEXT = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"),
-    *("PatientID", "IssuerOfPatientID", "PatientName", "Modality", "SeriesDescription", "ImageType"),
-    "PhotometricInterpretation",
+    *("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate"),
+    *("Modality", "SeriesDescription", "ImageType", "PhotometricInterpretation"),
 )
 _NUMBERS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "SeriesNumber", "InstanceNumber"),
     *("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"),
+    *("BitsAllocated", "RescaleSlope", "RescaleIntercept"),
 )
 # What tells the volumes of one series apart, where several are stacked at the same positions.
 DIVIDERS = (
@@ -116,9 +117,21 @@ def _floats(value: Any) -> tuple[float, ...] | None:
     return numbers if numbers and all(np.isfinite(numbers)) else None
 
 
+def person(tags: dict[str, Any]) -> tuple[str, ...]:
+    """Return what tells patients apart: PatientID, else PatientName and PatientBirthDate; () where all are missing.
+
+    It is identifying, so it is never written.
+    """
+    if tags["PatientID"]:
+        return ("id", tags["PatientID"], tags["IssuerOfPatientID"])
+    # Cases, and empty parts at the end, differ between devices.
+    name = " ".join(part for part in re.split(r"[\^\s]+", tags["PatientName"].casefold()) if part)
+    return ("name", name, tags["PatientBirthDate"]) if name or tags["PatientBirthDate"] else ()
+
+
 def without_identity(text: str, tags: dict[str, Any], replacement: str) -> str:
-    """Return ``text``, or ``replacement`` if a word of the patient's name (3 letters or more) or the id is in it."""
+    """Return ``text``, or ``replacement`` if a word of the patient's name (3 letters or more), id or birth is in it."""
     words = {word for word in re.split(r"[\W_]+", tags["PatientName"].lower()) if len(word) > 2}
     found = set(re.split(r"[\W_]+", text.lower()))
-    identity = tags["PatientID"].lower()
-    return replacement if words & found or (len(identity) > 2 and identity in text.lower()) else text
+    numbers = [number for number in (tags["PatientID"].lower(), tags["PatientBirthDate"]) if len(number) > 2]
+    return replacement if words & found or any(number in text.lower() for number in numbers) else text

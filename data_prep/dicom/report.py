@@ -18,11 +18,13 @@ from data_prep.dicom.series import WITHHELD, Series, Tree
 
 CSV_FILE = "series.csv"
 SEGMENTS_FILE = "segments.json"
+# All attributes of an entry but the last two.
+_WRITTEN = -2
 
 
 @dataclass
 class Entry:
-    """One line of the report; the attributes are the columns of the csv, save the last one.
+    """One line of the report; the attributes are the columns of the csv, save the last two.
 
     Attributes:
         images: files, or frames of a multi-frame object.
@@ -33,6 +35,8 @@ class Entry:
         label: "DICOM SEG", "NIfTI", "left out" or "".
         reason: why something was left out, and notes.
         failed: the series is a volume by its headers, but its voxels cannot be read.
+        file: the file whose voxels cannot be read; shown on the screen and never written, because file names may hold
+            patients' names.
     """
 
     uid: str
@@ -47,6 +51,12 @@ class Entry:
     label: str = ""
     reason: str = ""
     failed: bool = False
+    file: str = ""
+
+    @property
+    def shown_reason(self) -> str:
+        """The reason with the damaged file, for the screen."""
+        return f"{self.reason} ({self.file})" if self.file else self.reason
 
     @classmethod
     def of_series(cls, series: Series) -> Entry:
@@ -85,8 +95,8 @@ def write_csv(folder: Path, entries: Sequence[Entry], tree: Tree) -> None:
     """Write ``series.csv``; unreadable files are counted there, because file names may hold patients' names."""
     with open(folder / CSV_FILE, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow([field.name for field in fields(Entry)][:-1])
-        writer.writerows(astuple(entry)[:-1] for entry in entries)
+        writer.writerow([field.name for field in fields(Entry)][:_WRITTEN])
+        writer.writerows(astuple(entry)[:_WRITTEN] for entry in entries)
         if tree.unreadable:
             count = len(tree.unreadable)
             empty = ["", "", "", "", count, "", "", "left out", "", ""]
@@ -103,7 +113,7 @@ def print_entries(console: Console, entries: Sequence[Entry], tree: Tree, root: 
     )
     for entry in entries:
         cells = (entry.uid, entry.number, entry.description, entry.modality, entry.images, entry.size, entry.spacing)
-        shown = (*cells, entry.name or entry.status, entry.label or "none", entry.reason)
+        shown = (*cells, entry.name or entry.status, entry.label or "none", entry.shown_reason)
         # As Text, because descriptions and file names may hold brackets, which Rich takes for styles.
         table.add_row(*(Text(str(cell)) for cell in shown))
     console.print(table)

@@ -18,11 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data_prep.dicom.files import DIVIDERS, Instance, Segmentation, Unreadable, read_header, without_identity
+from data_prep.dicom.files import DIVIDERS, Instance, Segmentation, Unreadable, person, read_header, without_identity
 from data_prep.dicom.grid import RepeatedPositions, slice_grid, slice_order
 from data_prep.image_files import UnusableCase
 
 WITHHELD = "(withheld)"
+_NAMED = "no PatientID: told apart by name and date of birth, which may be alike for several patients"
+_NAMELESS = (
+    "no PatientID, name or date of birth: patients cannot be told apart, and each study counts as one; "
+    "change `group` where a patient has several"
+)
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -122,12 +127,13 @@ def judge(uid: str, instances: Sequence[Instance]) -> Series:
     unique = {(i.tags["SOPInstanceUID"], i.tags["ImagePositionPatient"]): i for i in reversed(instances)}
     kept = sorted(unique.values(), key=lambda i: (i.tags["InstanceNumber"] or (0.0,), i.tags["SOPInstanceUID"]))
     tags = kept[0].tags
-    identity = (tags["PatientID"], tags["IssuerOfPatientID"]) if tags["PatientID"] else ("", tags["StudyInstanceUID"])
-    series = Series(uid, tuple(kept), "\\".join(identity))
+    series = Series(uid, tuple(kept), "\\".join(person(tags) or ("study", tags["StudyInstanceUID"])))
     columns, rows = (int((tags[name] or (0,))[0]) for name in ("Columns", "Rows"))
     series.size = (columns, rows, sum(instance.frames for instance in kept))
     if len(kept) < len(instances):
         series.notes.append(f"copies of the same image left out: {len(instances) - len(kept)}")
+    if not tags["PatientID"]:
+        series.notes.append(_NAMED if person(tags) else _NAMELESS)
     series.problem = _kind_problem(kept) or _mixture_problem(kept)
     if not series.problem:
         (_judge_frames if kept[0].frames > 1 else _judge_slices)(series)
@@ -165,7 +171,7 @@ def _mixture_problem(instances: Sequence[Instance]) -> str:
         ("orientations", _near([instance.tags["ImageOrientationPatient"] for instance in instances])),
         ("pixel spacings", _near([instance.tags["PixelSpacing"] for instance in instances])),
         ("frames of reference", [instance.tags["FrameOfReferenceUID"] for instance in instances]),
-        ("patients", [(instance.tags["PatientID"], instance.tags["IssuerOfPatientID"]) for instance in instances]),
+        ("patients", [person(instance.tags) for instance in instances]),
     ]
     for name, values in named:
         counts = Counter(values)

@@ -16,7 +16,7 @@ from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from rich.console import Console
 from scipy.spatial.transform import Rotation
 
@@ -56,7 +56,7 @@ def write_series(
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     uid = generate_uid(entropy_srcs=["series", patient, str(seed), str(number)])
-    written = []
+    written: list[Dataset] = []
     for index in rng.permutation(shape[0]):
         dataset = _header(patient, number)
         dataset.SeriesInstanceUID = uid
@@ -178,6 +178,35 @@ def write_seg(
     seg.save_as(path)
 
 
+def functional_groups(datasets: list[Dataset], path: Path) -> None:
+    """Write a series as one enhanced MR object, with its frames in the order of the list."""
+    multi = Dataset()
+    multi.update({element.tag: element for element in datasets[0] if element.keyword != "PixelData"})
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        del multi[keyword]
+    multi.file_meta = datasets[0].file_meta
+    multi.file_meta.MediaStorageSOPClassUID = multi.SOPClassUID = EnhancedMRImageStorage
+    multi.NumberOfFrames = len(datasets)
+    shared, measures, plane, rescale = Dataset(), Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = datasets[0].PixelSpacing, datasets[0].SliceThickness
+    plane.ImageOrientationPatient = datasets[0].ImageOrientationPatient
+    rescale.RescaleSlope, rescale.RescaleIntercept, rescale.RescaleType = 2.0, -10.0, "US"
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [plane]
+    shared.PixelValueTransformationSequence = [rescale]
+    multi.SharedFunctionalGroupsSequence = [shared]
+    frames = []
+    for index, dataset in enumerate(datasets, 1):
+        frame, position, content = Dataset(), Dataset(), Dataset()
+        position.ImagePositionPatient = dataset.ImagePositionPatient
+        content.DimensionIndexValues = [index]
+        frame.PlanePositionSequence, frame.FrameContentSequence = [position], [content]
+        frames.append(frame)
+    multi.PerFrameFunctionalGroupsSequence = frames
+    multi.PixelData = b"".join(dataset.PixelData for dataset in datasets)
+    path.parent.mkdir()
+    multi.save_as(path, enforce_file_format=True)
+
+
 def without_slices(*left_out: int) -> Change:
     return lambda index, dataset: index not in left_out
 
@@ -190,11 +219,11 @@ def setting(keyword: str, value: Any, at: Callable[[int], bool] = lambda index: 
     return change
 
 
-def convert(folder: Path, output: Path | None = None, series: Any = None) -> tuple[Path, str]:
-    """Convert and return the output folder and what was printed."""
+def convert(folder: Path, output: Path | None = None, series: Any = None, *, width: int = 200) -> tuple[Path, str]:
+    """Convert and return the output folder and what was printed, in lines of the width."""
     printed = io.StringIO()
     made = convert_dicom(
-        folder, output or folder.parent / "out", series=series, console=Console(file=printed, width=200)
+        folder, output or folder.parent / "out", series=series, console=Console(file=printed, width=width)
     )
     return made, printed.getvalue()
 

@@ -28,6 +28,7 @@ from tests.data_prep.dicom.dicom_files import (
     Change,
     assert_same_voxels,
     convert,
+    functional_groups,
     only_image,
     rows_of,
     setting,
@@ -97,35 +98,6 @@ def test_rounded_positions_are_still_a_regular_grid(tmp_path: Path) -> None:
     write_series(tmp_path / "in", change=rounded)
     volume = only_image(convert(tmp_path / "in")[0])
     np.testing.assert_allclose(nib.affines.voxel_sizes(volume.affine), (0.9, 0.7, 3.5), atol=5e-3)
-
-
-def functional_groups(datasets: list[Dataset], path: Path) -> None:
-    """Write a series as one enhanced MR object, with its frames in the order of the list."""
-    multi = pydicom.Dataset()
-    multi.update({element.tag: element for element in datasets[0] if element.keyword != "PixelData"})
-    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
-        del multi[keyword]
-    multi.file_meta = datasets[0].file_meta
-    multi.file_meta.MediaStorageSOPClassUID = multi.SOPClassUID = pydicom.uid.EnhancedMRImageStorage
-    multi.NumberOfFrames = len(datasets)
-    shared, measures, plane, rescale = Dataset(), Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing, measures.SliceThickness = datasets[0].PixelSpacing, datasets[0].SliceThickness
-    plane.ImageOrientationPatient = datasets[0].ImageOrientationPatient
-    rescale.RescaleSlope, rescale.RescaleIntercept, rescale.RescaleType = 2.0, -10.0, "US"
-    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [plane]
-    shared.PixelValueTransformationSequence = [rescale]
-    multi.SharedFunctionalGroupsSequence = [shared]
-    frames = []
-    for index, dataset in enumerate(datasets, 1):
-        frame, position, content = Dataset(), Dataset(), Dataset()
-        position.ImagePositionPatient = dataset.ImagePositionPatient
-        content.DimensionIndexValues = [index]
-        frame.PlanePositionSequence, frame.FrameContentSequence = [position], [content]
-        frames.append(frame)
-    multi.PerFrameFunctionalGroupsSequence = frames
-    multi.PixelData = b"".join(dataset.PixelData for dataset in datasets)
-    path.parent.mkdir()
-    multi.save_as(path, enforce_file_format=True)
 
 
 def test_multi_frame_objects_are_converted(tmp_path: Path) -> None:

@@ -227,7 +227,8 @@ def test_voxels_that_are_cut_off_stop_a_chosen_series_and_are_left_out_of_all(tm
     path.write_bytes(whole[:-60])
     uid = datasets[0].SeriesInstanceUID
     number = int(datasets[2].InstanceNumber)  # the slices of `write_series` ascend along the normal
-    with pytest.raises(ValueError, match=rf"series {uid} cannot be converted: voxels of image {number} of 5 along"):
+    reason = rf"series {uid} cannot be converted: PixelData of image {number} of 5 along .* 156 bytes, expected 216 "
+    with pytest.raises(ValueError, match=reason):
         convert(tmp_path / "in", series=uid)
     assert not (tmp_path / "out").exists()
     made, _ = convert(tmp_path / "in", series="all")
@@ -236,6 +237,67 @@ def test_voxels_that_are_cut_off_stop_a_chosen_series_and_are_left_out_of_all(tm
     path.write_bytes(whole)
     made, _ = convert(tmp_path / "in", tmp_path / "mended", series=uid)
     assert_same_voxels(only_image(made), datasets)
+
+
+def nameless(index: int, dataset: Dataset) -> None:
+    dataset.PatientID = dataset.PatientName = dataset.PatientBirthDate = ""
+
+
+def named(name: str, birth: str = "19500101", study: str = "1.2.3") -> Change:
+    """Take the PatientID away and leave a name."""
+
+    def change(index: int, dataset: Dataset) -> None:
+        dataset.PatientID, dataset.PatientName, dataset.PatientBirthDate = "", name, birth
+        dataset.StudyInstanceUID = study
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("second", "patients"),
+    [
+        (named("MUSTER^ANNA^^ ", study="1.2.4"), 1),
+        (named("Muster^Anna", birth="19500102", study="1.2.3"), 2),
+        (named("Muster^Hanna", study="1.2.3"), 2),
+    ],
+    ids=["two studies of one patient", "another date of birth", "another name"],
+)
+def test_without_id_the_name_and_the_date_of_birth_make_the_patient(
+    second: Change, patients: int, tmp_path: Path
+) -> None:
+    write_series(tmp_path / "in" / "1", seed=1, change=named("Muster^Anna"))
+    write_series(tmp_path / "in" / "2", seed=2, change=second)
+    made, printed = convert(tmp_path / "in", series="all")
+    assert len({row["name"][:3] for row in rows_of(made)}) == patients
+    assert all("told apart by name and date of birth" in row["reason"] for row in rows_of(made))
+    for text in (printed, (made / "series.csv").read_text()):
+        assert not any(word in text.lower() for word in ("muster", "anna", "1950"))
+
+
+def test_patients_that_nothing_tells_apart_are_noted(tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "1", patient="A", seed=1, change=nameless)
+    write_series(tmp_path / "in" / "2", patient="B", seed=2, change=nameless)
+    write_series(tmp_path / "in" / "3", patient="C", seed=3)
+    made, printed = convert(tmp_path / "in", series="all", width=1000)
+    notes = [row["reason"] for row in rows_of(made)]
+    assert sorted("patients cannot be told apart" in note for note in notes) == [False, True, True]
+    assert len({row["name"][:3] for row in rows_of(made)}) == 3
+    assert printed.count("patients cannot be told apart") == 2
+
+
+def test_images_of_two_patients_without_id_are_no_series(tmp_path: Path) -> None:
+    def change(index: int, dataset: Dataset) -> None:
+        named("Muster^Anna" if index else "Muster^Hanna")(index, dataset)
+
+    write_series(tmp_path / "in", change=change)
+    with pytest.raises(ValueError, match="mixed patients; put"):
+        convert(tmp_path / "in")
+
+
+def test_a_description_with_the_date_of_birth_is_withheld(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", change=setting("SeriesDescription", "t2 *19500101"))
+    made, _ = convert(tmp_path / "in")
+    assert rows_of(made)[0]["description"] == "(withheld)"
 
 
 def test_loops_of_links_and_odd_folder_names_are_no_obstacle(tmp_path: Path) -> None:
@@ -265,3 +327,20 @@ def test_an_output_with_content_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="out: exists and is not an empty folder"):
         convert(tmp_path / "in")
     assert [path.name for path in tmp_path.iterdir()] in (["in", "out"], ["out", "in"])
+
+
+@pytest.mark.parametrize("place", ["in/out", "in/a/b", "link/out", "in"])
+def test_an_output_in_the_input_is_refused_before_any_work(place: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to("in", target_is_directory=True)
+    with pytest.raises(ValueError, match=f"--output .*{place}: lies in --input .*in, which is only read"):
+        convert(tmp_path / "in", tmp_path / place)
+    assert list((tmp_path / "in").iterdir()) == []
+
+
+def test_an_input_below_the_folder_of_the_output_is_no_obstacle(tmp_path: Path) -> None:
+    datasets = write_series(tmp_path / "in" / "scans")
+    made, _ = convert(tmp_path / "in" / "scans", tmp_path / "in" / "scans of a site")
+    assert_same_voxels(only_image(made), datasets)
+    with pytest.raises(ValueError, match="in: exists and is not an empty folder"):
+        convert(tmp_path / "in" / "scans", tmp_path / "in")
