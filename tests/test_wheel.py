@@ -43,7 +43,7 @@ class InstalledWheel:
         """Run the interpreter in `cwd` (a folder outside the checkout) and capture its text."""
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         return subprocess.run(
-            [self.python, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
+            [self.python, *arguments], cwd=cwd, env=environment, capture_output=True, encoding="utf-8", timeout=timeout
         )
 
 
@@ -58,7 +58,7 @@ def sources(root: Path) -> list[Path]:
 def build(source: Path, outdir: Path, *options: str) -> Path:
     """Build `source` with the tools of this environment, return the wheel."""
     command = [sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", str(outdir), str(source)]
-    finished = subprocess.run(command, cwd=outdir.parent, capture_output=True, text=True, timeout=300)
+    finished = subprocess.run(command, cwd=outdir.parent, capture_output=True, encoding="utf-8", timeout=300)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     (wheel,) = outdir.glob("*.whl")
     return wheel
@@ -125,7 +125,7 @@ def test_every_tracked_file_of_a_bundle_is_a_source() -> None:
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout: which files of the bundles are sources is not known")
     command = ["git", "-C", str(ROOT), "ls-files", "bundles"]
-    tracked = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    tracked = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.split()
     assert [path for path in tracked if path.split("/")[2] not in BUNDLE_SOURCES] == []
 
 

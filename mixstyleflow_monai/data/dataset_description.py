@@ -234,8 +234,8 @@ def read_dataset_file(path: Path) -> tuple[Any, str]:
     """
     try:
         raw = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise FileNotFoundError(f"{path}: no such file. Make a data set with `python -m data_prep`.") from error
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise FileNotFoundError(f"{path}: no such file. Make a data set with `python -m data_prep`.") from None
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
     return _parse_json(path, raw), hashlib.sha256(raw).hexdigest()

@@ -59,7 +59,7 @@ def test_bundle_runs_from_another_working_directory(
         cwd=elsewhere,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=300,
     )
     assert finished.returncode == 0, finished.stderr[-3000:]

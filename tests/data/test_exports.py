@@ -37,5 +37,5 @@ def test_reading_a_data_set_needs_neither_torch_nor_monai() -> None:
         "from mixstyleflow_monai.data import load_dataset\n"
         "print(sorted({'torch', 'monai'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.strip() == "[]"

@@ -36,7 +36,9 @@ def names(folder: Path) -> list[str]:
 
 def stuck(output: Path) -> subprocess.Popen[str]:
     """Start a process that is in the middle of building `output`."""
-    process = subprocess.Popen([sys.executable, "-c", STUCK, str(output)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK, str(output)], stdout=subprocess.PIPE, encoding="utf-8", cwd=ROOT
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process

@@ -139,7 +139,7 @@ def test_help_is_given_wherever_it_is_asked_for(words: list[str], capsys: pytest
 
 def test_the_module_runs_as_a_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "data_prep", "folder", "none.yaml", "--output", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[2])
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=Path(__file__).resolve().parents[2])
     assert done.returncode == 1
     assert done.stderr.startswith("error: none.yaml: no such spec")
     assert "Traceback" not in done.stderr

@@ -222,7 +222,7 @@ sys.modules.update(dict.fromkeys(("pydicom", "highdicom", "itk")))  # an import 
 import data_prep.dicom.convert
 print("imported")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert done.stdout.strip() == "imported", done.stderr
 
 
