@@ -11,6 +11,7 @@ from mixstyleflow_monai.engines.handlers import (
     load_network,
     save_state_dict,
 )
+from mixstyleflow_monai.engines.hard_pass import HardPass
 from mixstyleflow_monai.engines.lineage import (
     TrainingIdentity,
     check_training_data,
@@ -34,6 +35,7 @@ __all__ = [
     "BestModel",
     "DualDecoderTrainer",
     "EpochSeeding",
+    "HardPass",
     "LossProgressBar",
     "PublishModel",
     "ResumableCheckpoint",

@@ -1,9 +1,8 @@
-"""The training loop of Phase I and Phase III: the same one, with or without a stylizer."""
+"""The training loop of Phase I and Phase III: the same one, with or without a pass on hard examples."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,11 +12,8 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
 from mixstyleflow_monai.data import epoch_seed
+from mixstyleflow_monai.engines.hard_pass import HardPass
 from mixstyleflow_monai.losses import reconstruction_loss
-from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
-
-Stylizer = Callable[[DualDecoderNet, Tensor, Tensor], Tensor]
-"""(network, images, latent) -> hard examples of the same shape, without gradient."""
 
 logger = logging.getLogger(__name__)
 
@@ -33,38 +29,32 @@ def denoising_input(images: Tensor, std: float, generator: torch.Generator | Non
 class DualDecoderTrainer(SupervisedTrainer):
     """MONAI trainer of a `DualDecoderNet`: segmentation and reconstruction, on images and on hard examples.
 
-    A step is: a clean pass on the noisy input, L = L_seg + w_rec * 0.5 MSE to the clean image; with a stylizer, a
+    A step is: a clean pass on the noisy input, L = L_seg + w_rec * 0.5 MSE to the clean image; with a `HardPass`, a
     second pass on hard examples with batch norm on batch statistics and its buffers untouched, whose reconstruction
     target is the clean image; one backward for both (MixStyleFlow, MICCAI 2025).
 
     Args:
-        stylizer: makes the hard examples, or None for Phase I and for the baseline.
+        hard_pass: makes hard examples and their losses, or None for Phase I and for the baseline.
         noise_std: standard deviation of the denoising noise, for images in [0, 1].
-        reconstruction_weight: w_rec.
-        hard_weight: weight of the hard pass's loss.
-        freeze_hard_affine: no gradient for batch-norm weight and bias from the hard pass (official code).
+        reconstruction_weight: w_rec, of both passes.
         max_skipped_steps: steps in a row with non-finite gradients after which training stops with an error.
-        seed: of the noise and, with a stylizer, of the styles; both start anew every epoch.
+        seed: of the noise and, with a hard pass, of its examples; both start anew every epoch.
         **kwargs: of `monai.engines.SupervisedTrainer`.
     """
 
     def __init__(
         self,
         *,
-        stylizer: Stylizer | None = None,
+        hard_pass: HardPass | None = None,
         noise_std: float = 0.05,
         reconstruction_weight: float = 1.0,
-        hard_weight: float = 1.0,
-        freeze_hard_affine: bool = False,
         max_skipped_steps: int = 10,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        self.stylizer = stylizer
+        self.hard_pass = hard_pass
         self.noise_std = noise_std
         self.reconstruction_weight = reconstruction_weight
-        self.hard_weight = hard_weight
-        self.freeze_hard_affine = freeze_hard_affine
         self.max_skipped_steps = max_skipped_steps
         self.seed = seed
         self.skipped_steps = 0
@@ -73,10 +63,10 @@ class DualDecoderTrainer(SupervisedTrainer):
         super().__init__(**{"decollate": False, **kwargs})
 
     def set_epoch(self, epoch: int) -> None:
-        """Seed noise, styles, slice order and augmentation for an epoch, counted from 1."""
+        """Seed noise, hard examples, slice order and augmentation for an epoch, counted from 1."""
         seed = epoch_seed(self.seed, epoch)
         self.noise_generator.manual_seed(seed)
-        for part, method in ((self.stylizer, "reseed"), (self.data_loader, "set_epoch")):
+        for part, method in ((self.hard_pass, "reseed"), (self.data_loader, "set_epoch")):
             if hasattr(part, method):
                 getattr(part, method)(epoch if method == "set_epoch" else seed)
 
@@ -99,20 +89,19 @@ class DualDecoderTrainer(SupervisedTrainer):
         return [output]
 
     def _losses(self, network: nn.Module, images: Tensor, target: Tensor) -> dict[str, Any]:
-        latent, logits, clean = self._pass(network, denoising_input(images, self.noise_std, self.noise_generator))
+        noisy = denoising_input(images, self.noise_std, self.noise_generator)
+        latent, logits, clean = self._pass(network, noisy)
         segmentation = self.loss_function(logits, target)
         reconstruction = reconstruction_loss(clean, images)
         total = segmentation + self.reconstruction_weight * reconstruction
         losses = {"loss_segmentation": segmentation, "loss_reconstruction": reconstruction}
-        if self.stylizer is not None:
-            hard = self.stylizer(network, images, latent)  # type: ignore[arg-type]
-            with untracked_batch_norm(network, freeze_affine=self.freeze_hard_affine):
-                _, hard_logits, hard_clean = self._pass(network, hard)
-            losses["loss_hard_segmentation"] = self.loss_function(hard_logits, target)
-            losses["loss_hard_reconstruction"] = reconstruction_loss(hard_clean, images)
-            total = total + self.hard_weight * (
-                losses["loss_hard_segmentation"] + self.reconstruction_weight * losses["loss_hard_reconstruction"]
+        if self.hard_pass is not None:
+            batch = {"images": images, "noisy": noisy, "target": target, "latent": latent, "logits": logits}
+            hard, parts = self.hard_pass.losses(
+                self._pass, network, batch, self.loss_function, self.reconstruction_weight
             )
+            losses.update(parts)
+            total = total + hard
         return {Keys.IMAGE: images, Keys.LABEL: target, Keys.PRED: logits.detach(), Keys.LOSS: total, **losses}
 
     @staticmethod

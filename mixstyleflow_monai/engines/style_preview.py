@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mixstyleflow_monai.data import RegionEncoding, SliceDataset
 from mixstyleflow_monai.engines.handlers import load_network
+from mixstyleflow_monai.engines.hard_pass import Stylizer
 from mixstyleflow_monai.losses import peak_signal_to_noise_ratio
 from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
 from mixstyleflow_monai.report.figures import save_panel
@@ -65,7 +66,7 @@ class StylePreview:
         dataset: labelled source slices, not augmented; evenly spaced ones with foreground are chosen.
         encoding: of its labels.
         output_dir: folder for ``panels``.
-        stylizer: Phase III's, or None.
+        stylizer: Phase III's, or None. One that needs the training's loss is not shown.
         judge_path: weights of the Phase I network, the judge; None for a copy of ``network`` as it is now.
         images: number of slices.
         interval: epochs between two previews; the last epoch has one always.
@@ -79,7 +80,7 @@ class StylePreview:
         encoding: RegionEncoding,
         output_dir: str | Path,
         *,
-        stylizer: FlowStyleMix | None = None,
+        stylizer: Stylizer | None = None,
         judge_path: str | Path | None = None,
         images: int = 16,
         interval: int = 5,
@@ -92,7 +93,8 @@ class StylePreview:
         self.interval = interval
         self.images, self.target = choose_slices(dataset, images, torch.device(device))
         # Made before training starts: the judge of anatomy must not learn from the hard examples.
-        self.judge = frozen_copy(network, judge_path) if stylizer is not None else None
+        shown = stylizer is not None and not getattr(stylizer, "needs_objective", False)
+        self.judge = frozen_copy(network, judge_path) if shown else None
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer."""
@@ -136,7 +138,8 @@ class StylePreview:
         if self.stylizer is not None and self.judge is not None:
             styled = stylised_rows(self.stylizer, network, images, latent, seed)
             numbers["plain_dice"] = batch_dice(self.judge, images, self.target, self.encoding)
-            numbers["stylised_dice"] = batch_dice(self.judge, styled["out of domain"], self.target, self.encoding)
+            # The last row is the hardest: out of domain, for flows.
+            numbers["stylised_dice"] = batch_dice(self.judge, [*styled.values()][-1], self.target, self.encoding)
             rows.update(styled)
         return numbers, rows
 
@@ -150,12 +153,18 @@ def frozen_copy(network: DualDecoderNet, path: str | Path | None = None) -> Dual
 
 
 def stylised_rows(
-    stylizer: FlowStyleMix, network: DualDecoderNet, images: Tensor, latent: Tensor, seed: int = 0
+    stylizer: Stylizer, network: DualDecoderNet, images: Tensor, latent: Tensor, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Return images in a style from inside the domain (temperature 1) and outside it, every level active.
+    """Return hard examples of images, by the name of a row; the last row is the hardest.
 
-    The stylizer's own generator and settings are left as they were.
+    With flows, images in a style from inside the domain (temperature 1) and outside it, every level active. The
+    stylizer's own generator and settings are left as they were.
     """
+    if not isinstance(stylizer, FlowStyleMix):
+        double = copy.copy(stylizer)
+        if hasattr(double, "generator"):
+            double.generator = torch.Generator().manual_seed(seed)
+        return {"hard examples": double(network, images, latent)}
     rows: dict[str, Tensor] = {}
     for name, temperatures in (
         ("in domain", dict.fromkeys(stylizer.bank.levels, 1.0)),

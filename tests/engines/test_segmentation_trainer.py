@@ -11,7 +11,7 @@ from monai.transforms import Compose
 from torch import Tensor
 
 from mixstyleflow_monai.data import SliceDataset, TrainingLoader
-from mixstyleflow_monai.engines import DualDecoderTrainer, EpochSeeding, denoising_input
+from mixstyleflow_monai.engines import DualDecoderTrainer, EpochSeeding, HardPass, denoising_input
 from mixstyleflow_monai.losses import SegmentationLoss, reconstruction_loss
 from mixstyleflow_monai.networks import DualDecoderNet
 
@@ -36,10 +36,14 @@ def make_loader(epoch_length: int = 2, batch_size: int = 4) -> TrainingLoader:
     return TrainingLoader(dataset, batch_size, epoch_length=epoch_length)
 
 
-def make_trainer(network: DualDecoderNet | None = None, epochs: int = 1, **settings: Any) -> DualDecoderTrainer:
+def make_trainer(
+    network: DualDecoderNet | None = None, epochs: int = 1, stylizer: Any = None, **settings: Any
+) -> DualDecoderTrainer:
     if network is None:
         torch.manual_seed(0)
         network = DualDecoderNet(1, 1)
+    if stylizer is not None:
+        settings["hard_pass"] = HardPass(stylizer, freeze_affine=settings.pop("freeze_affine", False))
     return DualDecoderTrainer(
         device=torch.device("cpu"),
         max_epochs=epochs,
@@ -124,7 +128,7 @@ def test_frozen_affine_gets_gradient_from_the_clean_pass_only() -> None:
             loader=make_loader(epoch_length=1),
             noise_std=0.0,
             stylizer=lambda network, images, latent: 1.0 - images,
-            freeze_hard_affine=freeze,
+            freeze_affine=freeze,
         )
         trainer.run()
         gradients.append({name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None})

@@ -1,0 +1,159 @@
+"""The second pass of a training step, on hard examples: what Phase III has and Phase I has not.
+
+Every compared method of single-source generalization is a `HardPass` with another stylizer (hard images), another
+perturbation (hard features), or other weights; nothing else of a training changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mixstyleflow_monai.losses import prediction_divergence, reconstruction_loss
+from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
+
+Stylizer = Callable[..., Tensor]
+"""(network, images, latent) -> hard examples of the same shape, without gradient. One with a true attribute
+``needs_objective`` is called with a fourth argument: images -> segmentation loss of this batch, a scalar with gradient
+towards the images."""
+
+
+class Perturbation(Protocol):
+    """Changes features inside the encoder during the hard pass."""
+
+    def attached(self, network: DualDecoderNet) -> contextlib.AbstractContextManager[Any]:
+        """Return a context in which the network's forward passes are perturbed."""
+        ...
+
+
+Pass = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""(network, images) -> (latent, logits, reconstruction)."""
+
+
+class HardPass:
+    """Losses of a network on hard examples of its batch, whose labels and reconstruction targets are the clean ones.
+
+    L_hard = weight * mean over views of (w_seg L_seg + w_rec 0.5 MSE) + w_con JS, where JS is the Jensen-Shannon
+    divergence between the predictions on the clean images and on all views.
+
+    Batch norm uses the hard batch's own statistics and leaves its buffers untouched (MixStyleFlow, MICCAI 2025).
+
+    Args:
+        stylizer: makes the hard images; None leaves the images of the clean pass, noise included.
+        perturbation: changes features of the hard pass; None leaves them.
+        views: hard examples of each image, each in a pass of its own.
+        weight: of the segmentation and reconstruction losses.
+        segmentation_weight: w_seg, 0 for methods that train on consistency alone.
+        consistency_weight: w_con.
+        freeze_affine: no gradient for batch-norm weight and bias from the hard pass (official code).
+
+    Raises:
+        ValueError: neither stylizer nor perturbation, no view, or a negative weight.
+    """
+
+    def __init__(
+        self,
+        stylizer: Stylizer | None = None,
+        perturbation: Perturbation | None = None,
+        *,
+        views: int = 1,
+        weight: float = 1.0,
+        segmentation_weight: float = 1.0,
+        consistency_weight: float = 0.0,
+        freeze_affine: bool = False,
+    ) -> None:
+        if stylizer is None and perturbation is None:
+            raise ValueError("hard pass: neither a stylizer nor a perturbation, so its examples would not be hard.")
+        if views < 1:
+            raise ValueError(f"views={views}: expected at least 1.")
+        weights = {
+            "hard_weight": weight,
+            "hard_segmentation_weight": segmentation_weight,
+            "consistency_weight": consistency_weight,
+        }
+        for name, value in weights.items():
+            if not value >= 0:
+                raise ValueError(f"{name}={value}: expected a number of at least 0.")
+        self.stylizer = stylizer
+        self.perturbation = perturbation
+        self.views = views
+        self.weight = weight
+        self.segmentation_weight = segmentation_weight
+        self.consistency_weight = consistency_weight
+        self.freeze_affine = freeze_affine
+
+    def reseed(self, seed: int) -> None:
+        """Start the random generators of stylizer and perturbation anew, so that an epoch depends on its number."""
+        for part in (self.stylizer, self.perturbation):
+            reseed = getattr(part, "reseed", None)
+            if reseed is not None:
+                reseed(seed)
+
+    def losses(
+        self,
+        run: Pass,
+        network: nn.Module,
+        batch: dict[str, Tensor],
+        loss_function: Callable[[Tensor, Tensor], Tensor],
+        reconstruction_weight: float = 1.0,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum and its parts.
+
+        Args:
+            run: a forward pass.
+            network: in train mode.
+            batch: ``images`` (B, c, H, W) clean, ``noisy`` the same as the clean pass saw them, ``target``, and of the
+                clean pass ``latent`` and ``logits``.
+            loss_function: (logits, target) -> segmentation loss.
+            reconstruction_weight: w_rec.
+        """
+        images, target = batch["images"], batch["target"]
+        segmentation, reconstruction, logits = [], [], [batch["logits"]]
+        for _ in range(self.views):
+            hard = self.hard_images(run, network, batch, loss_function)
+            with untracked_batch_norm(network, freeze_affine=self.freeze_affine), self._perturbed(network):
+                _, hard_logits, hard_clean = run(network, hard)
+            segmentation.append(loss_function(hard_logits, target))
+            reconstruction.append(reconstruction_loss(hard_clean, images))
+            logits.append(hard_logits)
+        parts = {
+            "loss_hard_segmentation": torch.stack(segmentation).mean(),
+            "loss_hard_reconstruction": torch.stack(reconstruction).mean(),
+        }
+        total = self.weight * (
+            self.segmentation_weight * parts["loss_hard_segmentation"]
+            + reconstruction_weight * parts["loss_hard_reconstruction"]
+        )
+        if self.consistency_weight:
+            activation = getattr(loss_function, "activation", "sigmoid")
+            parts["loss_consistency"] = prediction_divergence(logits, activation)
+            total = total + self.consistency_weight * parts["loss_consistency"]
+        return total, parts
+
+    def hard_images(
+        self,
+        run: Pass,
+        network: nn.Module,
+        batch: dict[str, Tensor],
+        loss_function: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """Return the images of the hard pass, (B, c, H, W), without gradient."""
+        if self.stylizer is None:
+            return batch["noisy"]
+        if not getattr(self.stylizer, "needs_objective", False):
+            return self.stylizer(network, batch["images"], batch["latent"])
+
+        def objective(images: Tensor) -> Tensor:
+            with untracked_batch_norm(network):
+                return loss_function(run(network, images)[1], batch["target"])
+
+        return self.stylizer(network, batch["images"], batch["latent"], objective)
+
+    def _perturbed(self, network: nn.Module) -> contextlib.AbstractContextManager[Any]:
+        if self.perturbation is None:
+            return contextlib.nullcontext()
+        return self.perturbation.attached(network)  # type: ignore[arg-type]

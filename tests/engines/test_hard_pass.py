@@ -1,0 +1,121 @@
+"""Tests of the pass on hard examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixstyleflow_monai.engines import DualDecoderTrainer, HardPass
+from mixstyleflow_monai.losses import SegmentationLoss, prediction_divergence, reconstruction_loss
+from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
+
+run = DualDecoderTrainer._pass
+
+
+class ScaledStem:
+    """A perturbation: the first block's output times a factor."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    @contextmanager
+    def attached(self, network: DualDecoderNet) -> Iterator[None]:
+        handle = network.stem.register_forward_hook(lambda module, inputs, output: output * self.factor)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def make_batch(network: DualDecoderNet) -> dict[str, Tensor]:
+    images = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    latent, logits, _ = run(network, images)
+    target = (images > 0.5).to(torch.uint8)
+    return {"images": images, "noisy": images, "target": target, "latent": latent, "logits": logits}
+
+
+@pytest.fixture
+def network() -> DualDecoderNet:
+    torch.manual_seed(0)
+    return DualDecoderNet(1, 1).train()
+
+
+def invert(network: DualDecoderNet, images: Tensor, latent: Tensor) -> Tensor:
+    return 1.0 - images
+
+
+def test_losses_are_those_of_the_hard_images_against_the_clean_ones(network: DualDecoderNet) -> None:
+    batch = make_batch(network)
+    loss = SegmentationLoss()
+    total, parts = HardPass(invert, weight=0.5, segmentation_weight=2.0).losses(run, network, batch, loss, 0.7)
+    with untracked_batch_norm(network):
+        _, logits, clean = run(network, 1.0 - batch["images"])
+    torch.testing.assert_close(parts["loss_hard_segmentation"], loss(logits, batch["target"]))
+    torch.testing.assert_close(parts["loss_hard_reconstruction"], reconstruction_loss(clean, batch["images"]))
+    expected = 0.5 * (2.0 * parts["loss_hard_segmentation"] + 0.7 * parts["loss_hard_reconstruction"])
+    torch.testing.assert_close(total, expected)
+
+
+def test_views_are_drawn_anew_and_averaged(network: DualDecoderNet) -> None:
+    factors = iter([0.2, 0.9])
+    batch, loss = make_batch(network), SegmentationLoss()
+    hard = HardPass(lambda network, images, latent: images * next(factors), views=2, consistency_weight=3.0)
+    total, parts = hard.losses(run, network, batch, loss, 0.0)
+    expected, logits = [], [batch["logits"]]
+    for factor in (0.2, 0.9):
+        with untracked_batch_norm(network):
+            logits.append(run(network, batch["images"] * factor)[1])
+        expected.append(loss(logits[-1], batch["target"]))
+    torch.testing.assert_close(parts["loss_hard_segmentation"], torch.stack(expected).mean())
+    torch.testing.assert_close(parts["loss_consistency"], prediction_divergence(logits))
+    torch.testing.assert_close(total, parts["loss_hard_segmentation"] + 3.0 * parts["loss_consistency"])
+
+
+def test_perturbation_acts_in_the_hard_pass_alone(network: DualDecoderNet) -> None:
+    batch, loss = make_batch(network), SegmentationLoss()
+    plain = HardPass(perturbation=ScaledStem(1.0)).losses(run, network, batch, loss)[0]
+    changed = HardPass(perturbation=ScaledStem(3.0)).losses(run, network, batch, loss)[0]
+    assert not torch.isclose(plain, changed)
+    assert not network.stem._forward_hooks
+
+
+def test_objective_is_the_loss_of_the_batch_and_leaves_batch_norm_buffers(network: DualDecoderNet) -> None:
+    batch, loss = make_batch(network), SegmentationLoss()
+    buffers = {name: value.clone() for name, value in network.named_buffers()}
+
+    class Adversary:
+        needs_objective = True
+
+        def __call__(
+            self, network: DualDecoderNet, images: Tensor, latent: Tensor, objective: Callable[[Tensor], Tensor]
+        ) -> Tensor:
+            images = images.clone().requires_grad_()
+            self.value = objective(images)
+            (gradient,) = torch.autograd.grad(self.value, images)
+            return (images + gradient.sign()).detach()
+
+    adversary = Adversary()
+    HardPass(adversary).losses(run, network, batch, loss)
+    with untracked_batch_norm(network):
+        expected = loss(run(network, batch["images"])[1], batch["target"])
+    torch.testing.assert_close(adversary.value, expected)
+    for name, value in network.named_buffers():
+        torch.testing.assert_close(value, buffers[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "neither a stylizer nor a perturbation"),
+        ({"stylizer": invert, "views": 0}, "views=0"),
+        ({"stylizer": invert, "weight": -1.0}, "hard_weight=-1.0"),
+        ({"stylizer": invert, "consistency_weight": float("nan")}, "consistency_weight=nan"),
+    ],
+)
+def test_wrong_settings_are_told(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HardPass(**settings)  # type: ignore[arg-type]
