@@ -58,12 +58,12 @@ def resplit_dataset(
     folder = empty_output(output)
     fractions, recorded_seed = _recorded_division(description)
     seed = recorded_seed if seed is None else seed
-    entries = [_entry(case, folder) for case in description.cases]
+    entries = [referenced_entry(case, folder) for case in description.cases]
     try:
         cases = assign_splits(entries, source, fractions=fractions, seed=seed)
     except ValueError as error:
         raise ValueError(f"{description.path}: {error}") from error
-    content = _content(description, source, cases)
+    content = content_with_cases(description, source, cases)
     content["processing"] = {
         **{key: value for key, value in description.processing.items() if key not in _OLD_DIVISION},
         "split": {**dict(zip(SPLITS, fractions, strict=True)), "seed": seed},
@@ -97,7 +97,8 @@ def _recorded_division(description: DatasetDescription) -> tuple[tuple[float, ..
     return fractions, seed if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 else 0
 
 
-def _entry(case: Case, folder: Path) -> dict[str, Any]:
+def referenced_entry(case: Case, folder: Path) -> dict[str, Any]:
+    """Return a case as ``dataset.json`` in ``folder`` would have it, its files where they are and without a split."""
     return {
         "id": case.id,
         "domain": case.domain,
@@ -110,7 +111,8 @@ def _entry(case: Case, folder: Path) -> dict[str, Any]:
     }
 
 
-def _content(description: DatasetDescription, source: str, cases: list[dict[str, Any]]) -> dict[str, Any]:
+def content_with_cases(description: DatasetDescription, source: str, cases: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a ``dataset.json`` of the same task with other cases, without its processing facts."""
     return {
         "format": 1,
         "name": description.name,

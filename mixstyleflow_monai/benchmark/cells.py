@@ -1,0 +1,216 @@
+"""Train and evaluate the cells of a plan, each step in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from mixstyleflow_monai.artifacts import read_manifest, sha256_file
+from mixstyleflow_monai.benchmark.plan import PHASE_ONE, Cell, Plan
+from mixstyleflow_monai.benchmark.records import find_record, record_path, write_record
+from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
+
+logger = logging.getLogger(__name__)
+LAST_LINES = 15
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that did not finish, and where its log is."""
+
+    cell: Cell
+    message: str
+    log: Path
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where and how the cells of a plan are trained.
+
+    Attributes:
+        plan: what to train.
+        datasets: folder of the data set of each source domain.
+        output: folder for all trainings.
+        records: folder for finished cells.
+        reuse: further folders with finished cells.
+        jobs: cells that train at the same time.
+        tracking: "mlflow" or None.
+    """
+
+    plan: Plan
+    datasets: Mapping[str, Path]
+    output: Path
+    records: Path
+    reuse: tuple[Path, ...] = ()
+    jobs: int = 1
+    tracking: str | None = None
+
+    def run(self) -> list[Failure]:
+        """Train, evaluate and record every cell that is not recorded yet; return those that failed."""
+        todo = [cell for cell in self.plan.cells if find_record((self.records, *self.reuse), self.plan, cell) is None]
+        done = len(self.plan.cells) - len(todo)
+        failures: list[Failure] = []
+        with tqdm(total=len(self.plan.cells), initial=done, desc="cells", unit="cell") as bar:
+            starts = list(dict.fromkeys((cell.source, cell.seed) for cell in todo))
+            broken = self._parallel(starts, lambda start, slot: self._shared_phases(start, todo, slot))
+            for source, seed in broken:
+                for cell in [cell for cell in todo if (cell.source, cell.seed) == (source, seed)]:
+                    failures.append(self._failure(cell, broken[source, seed]))
+                    bar.update()
+            rest = [cell for cell in todo if (cell.source, cell.seed) not in broken]
+
+            def one(cell: Cell, slot: int) -> None:
+                self._cell(cell, slot)
+                bar.update()
+
+            for cell, error in self._parallel(rest, one).items():
+                failures.append(self._failure(cell, error))
+                bar.update()
+        return failures
+
+    def folder(self, cell: Cell) -> Path:
+        """Return the folder of a cell's training; Phase I and II are shared by the methods of a source and seed."""
+        share = "" if self.plan.train_fraction == 1.0 else f"_{self.plan.train_fraction:g}"
+        source = re.sub(r"[^\w.-]+", "_", cell.source)
+        return self.output / f"{source}{share}" / f"seed{cell.seed}" / cell.method
+
+    def _parallel(self, items: list[Any], work: Callable[[Any, int], None]) -> dict[Any, Exception]:
+        """Do some work for all items, ``jobs`` at a time; return the exceptions by item."""
+        errors: dict[Any, Exception] = {}
+        slots = list(range(self.jobs))
+
+        def with_slot(item: Any) -> None:
+            slot = slots.pop()
+            try:
+                work(item, slot)
+            finally:
+                slots.append(slot)
+
+        with ThreadPoolExecutor(self.jobs) as pool:
+            futures = {pool.submit(with_slot, item): item for item in items}
+            try:
+                for future in as_completed(futures):
+                    error = future.exception()
+                    if isinstance(error, Exception):
+                        errors[futures[future]] = error
+                        logger.error("%s", error)
+            except KeyboardInterrupt:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return errors
+
+    def _shared_phases(self, start: tuple[str, int], todo: list[Cell], slot: int) -> None:
+        source, seed = start
+        self._train(Cell(source, PHASE_ONE, seed), 1, slot)
+        if any(self.plan.needs_flows(cell.method) for cell in todo if (cell.source, cell.seed) == start):
+            self._train(Cell(source, "phase2", seed), 2, slot)
+
+    def _cell(self, cell: Cell, slot: int) -> None:
+        if find_record((self.records, *self.reuse), self.plan, cell) is not None:
+            return
+        seconds = None if cell.method == PHASE_ONE else self._train(cell, 3, slot)
+        self._evaluate(cell, slot)
+        device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
+        write_record(self.records, self.plan, cell, self.folder(cell), seconds, device)
+
+    def _train(self, cell: Cell, phase: int, slot: int) -> float | None:
+        """Train unless it is done; return the seconds, or None where an earlier process did a part."""
+        folder = self.folder(cell)
+        artifact = folder / "models" / ("style_flows.pt" if phase == 2 else "model.pt")
+        if _is_whole(artifact):
+            return None
+        fresh = not any((folder / "checkpoints").glob("*.pt"))
+        beside = folder.parent
+        options: dict[str, Any] = {
+            "dataset_dir": str(self.datasets[cell.source]),
+            "seed": cell.seed,
+            **({"phase1_dir": str(beside / PHASE_ONE)} if phase > 1 else {}),
+            **({"phase2_dir": str(beside / "phase2")} if phase > 2 else {}),
+            **self.plan.overrides[phase],
+        }
+        start = time.monotonic()
+        self._bundle(cell, self.plan.files(phase, cell.method if phase == 3 else None), options, slot)
+        return round(time.monotonic() - start, 1) if fresh else None
+
+    def _evaluate(self, cell: Cell, slot: int) -> None:
+        folder = self.folder(cell)
+        path = folder / "evaluation.json"
+        if path.is_file():
+            model = json.loads(path.read_text(encoding="utf-8")).get("model_sha256")
+            if model == sha256_file(folder / "models" / "model.pt"):
+                return
+        configs = self.plan.root / PHASE_BUNDLES[1 if cell.method == PHASE_ONE else 3] / "configs"
+        options = {"dataset_dir": str(self.datasets[cell.source]), "show_table": False}
+        self._bundle(cell, [configs / "evaluate.json"], options, slot)
+
+    def _bundle(self, cell: Cell, files: list[Path], options: Mapping[str, Any], slot: int) -> None:
+        """Run ``python -m monai.bundle run`` with its output in the cell's log."""
+        folder = self.folder(cell)
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str([str(path) for path in files])]
+        # Quoted as a Python text, a path of digits or with commas stays the path that it is.
+        given = {
+            **options,
+            "output_dir": str(folder),
+            "bundle_root": str(files[0].parent.parent),
+            **self._tracking(cell),
+        }
+        command += [part for key, value in given.items() for part in (f"--{key}", repr(value))]
+        with (folder / "log.txt").open("a", encoding="utf-8") as log:
+            done = subprocess.run(
+                command, stdout=log, stderr=subprocess.STDOUT, env=self._environment(slot), check=False
+            )
+        if done.returncode:
+            text = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
+            tail = [line for line in text.splitlines() if line.strip()][-LAST_LINES:]
+            cause = next((line for line in reversed(tail) if "error" in line.lower()), tail[-1] if tail else "")
+            raise RuntimeError(f"{cell.name}: exit code {done.returncode}: {cause.strip()[:500]}")
+
+    def _tracking(self, cell: Cell) -> dict[str, Any]:
+        if self.tracking is None:
+            return {}
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(self.output / 'mlruns.db').resolve()}"
+        return {
+            "tracking": self.tracking,
+            "tracking_uri": uri,
+            "experiment_name": f"{self.plan.dataset_name}, benchmark",
+            "run_name": cell.name,
+        }
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        """Return the environment of a cell: its share of the cores, and a GPU of its own where there are several."""
+        environment = dict(os.environ)
+        if self.jobs > 1:
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.jobs)))
+            gpus = torch.cuda.device_count()
+            if gpus > 1 and "CUDA_VISIBLE_DEVICES" not in environment:
+                environment["CUDA_VISIBLE_DEVICES"] = str(slot % gpus)
+        return environment
+
+    def _failure(self, cell: Cell, error: Exception) -> Failure:
+        return Failure(cell, str(error), self.folder(cell) / "log.txt")
+
+    def missing(self) -> list[Path]:
+        """Return the records that are not there yet."""
+        cells = [c for c in self.plan.cells if find_record((self.records, *self.reuse), self.plan, c) is None]
+        return [record_path(self.records, self.plan, cell) for cell in cells]
+
+
+def _is_whole(artifact: Path) -> bool:
+    try:
+        return artifact.is_file() and bool(read_manifest(artifact))
+    except (FileNotFoundError, ValueError):
+        return False

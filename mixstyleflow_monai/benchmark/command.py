@@ -1,0 +1,143 @@
+"""The command ``python -m mixstyleflow_monai benchmark``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mixstyleflow_monai import bundle_paths
+from mixstyleflow_monai.benchmark.cells import Failure, Workshop
+from mixstyleflow_monai.benchmark.data import source_dataset
+from mixstyleflow_monai.benchmark.plan import BASELINE, DEFAULT_METHOD, PRESETS, Plan, make_plan
+from mixstyleflow_monai.benchmark.records import case_table, find_record
+from mixstyleflow_monai.benchmark.steps import count_steps, describe_steps
+from mixstyleflow_monai.benchmark.tables import write_tables
+from mixstyleflow_monai.data import check_headers, load_dataset
+
+logger = logging.getLogger(__name__)
+
+
+def benchmark(
+    dataset_dir: str,
+    output_dir: str,
+    methods: str | Sequence[str] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    sources: str | Sequence[str] | None = None,
+    train_fraction: float = 1.0,
+    jobs: int = 1,
+    overlay: str | Sequence[str] = (),
+    preset: str | None = None,
+    reuse: str | Sequence[str] = (),
+    tracking: str | None = "mlflow",
+    dry_run: bool = False,
+    seconds_per_step: float | None = None,
+    bundles_dir: str | None = None,
+    **overrides: Any,
+) -> int:
+    """Train every method with every seed for equally many steps from one Phase I, and compare them on unseen domains.
+
+    Stopped and started again with the same arguments it goes on where it was, cell by cell. A cell that fails is
+    reported, and the others go on.
+
+    Args:
+        dataset_dir: folder with dataset.json.
+        output_dir: folder for trainings, finished cells (cells/), tables (benchmark.md, .csv, .tex) and the figure.
+        methods: names of overlays in the configs/methods folder of phase 3's bundle, "mixstyleflow", "no_stylizer".
+        seeds: of the trainings, for example 0,1,2.
+        sources: "all" or names of domains to be the single source in turn; default: the data set's own.
+        train_fraction: share of the source's training cases, for low-data experiments.
+        jobs: cells that train at the same time.
+        overlay: names of overlay files in the bundles' configs folders, for example "demo".
+        preset: "paper-prostate" or "paper-fundus", the paper's own settings.
+        reuse: further folders with finished cells.
+        tracking: "mlflow" for an MLflow run a cell, or "none".
+        dry_run: only say what would be trained, with the number of steps.
+        seconds_per_step: of a training step with hard examples, for an estimate of the time.
+        bundles_dir: folder of the bundles.
+        **overrides: configuration values of all phases, as in `run`.
+
+    Returns:
+        0, or 1 if a cell failed.
+    """
+    description = check_headers(load_dataset(str(dataset_dir)))
+    out = Path(output_dir).resolve()
+    plan = _plan(description, methods, seeds, sources, train_fraction, overlay, preset, bundles_dir, overrides)
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+        raise ValueError(f"--jobs {jobs!r}: expected a whole number of at least 1.")
+    if tracking not in (None, "none", "None", "mlflow"):
+        raise ValueError(f"--tracking {tracking!r}: expected mlflow or none.")
+    datasets = {s: source_dataset(description, s, plan.train_fraction, out / "data") for s in plan.sources}
+    print(describe_steps(plan, count_steps(plan, datasets), seconds_per_step))
+    if dry_run:
+        return 0
+    reused = tuple(Path(folder) for folder in ((reuse,) if isinstance(reuse, str) else reuse))
+    tracker = tracking if tracking == "mlflow" else None
+    workshop = Workshop(plan, datasets, out, out / "cells", reused, jobs, tracker)
+    failures = workshop.run()
+    _report(workshop, failures)
+    return 1 if failures else 0
+
+
+def _plan(
+    description: Any,
+    methods: str | Sequence[str] | None,
+    seeds: int | Sequence[int] | None,
+    sources: str | Sequence[str] | None,
+    train_fraction: float,
+    overlay: str | Sequence[str],
+    preset: str | None,
+    bundles_dir: str | None,
+    overrides: dict[str, Any],
+) -> Plan:
+    from mixstyleflow_monai.pipeline import _check_overlays, _overrides_by_phase
+
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f"--preset {preset!r}: expected one of {', '.join(PRESETS)}.")
+    chosen = PRESETS[preset] if preset is not None else None
+    root = bundle_paths.bundles_dir(bundles_dir)
+    overlays = (*(chosen.overlays if chosen else ()), *_words(overlay))
+    _check_overlays(root, overlays)
+    settings = {**(chosen.overrides if chosen else {}), **overrides}
+    default_methods = chosen.methods if chosen else (BASELINE, DEFAULT_METHOD)
+    default_seeds = chosen.seeds if chosen else (0,)
+    return make_plan(
+        root,
+        description,
+        methods=_words(methods) if methods is not None else default_methods,
+        seeds=(seeds,) if isinstance(seeds, int) else tuple(seeds) if seeds is not None else default_seeds,
+        sources=sources if sources is not None else chosen.sources if chosen else None,
+        train_fraction=train_fraction,
+        overlays=overlays,
+        overrides=_overrides_by_phase(root, settings),
+    )
+
+
+def _words(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Return names given as "a,b", "a" or a sequence."""
+    return tuple(value.split(",")) if isinstance(value, str) else tuple(str(part) for part in value)
+
+
+def _report(workshop: Workshop, failures: Sequence[Failure]) -> None:
+    plan, folders = workshop.plan, (workshop.records, *workshop.reuse)
+    found = [(cell, find_record(folders, plan, cell)) for cell in plan.cells]
+    records = [(cell, record) for cell, record in found if record is not None]
+    console = Console(width=None if Console().is_terminal else 200)
+    if records:
+        share = "" if plan.train_fraction == 1.0 else f", {plan.train_fraction:.0%} of the training cases"
+        caption = (
+            f"{plan.dataset_name}{share}: Dice in percent, mean ± standard deviation over seeds; differences with 95 % "
+            "bootstrap intervals over cases and seeds, paired by case"
+        )
+        table = write_tables(case_table(records), plan.methods, workshop.output, caption)
+        shown = Table(*map(str, table.columns), title=caption)
+        for row in table.itertuples(index=False):
+            shown.add_row(*map(str, row))
+        console.print(shown)
+        print(f"wrote {workshop.output / 'benchmark.md'}, .csv, .tex and .png")
+    for failure in failures:
+        console.print(f"failed: {failure.message} (see {failure.log})", style="red", markup=False)

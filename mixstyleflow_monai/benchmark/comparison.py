@@ -1,0 +1,122 @@
+"""Differences between methods, paired by case, with intervals over cases and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Mean difference in Dice points on unseen domains, and its interval.
+
+    Attributes:
+        difference: first minus second method, mean over sources, unseen domains, seeds and cases.
+        low: lower end of the 95 % interval.
+        high: upper end.
+    """
+
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def clear(self) -> bool:
+        """True if the interval does not hold 0."""
+        return self.low > 0 or self.high < 0
+
+
+def unseen_differences(cases: pd.DataFrame, first: str, second: str) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return the difference of two methods for every case and seed that both have.
+
+    Args:
+        cases: columns source, domain, role, method, seed, case_id, region, dice (percent).
+        first: a method.
+        second: another.
+
+    Returns:
+        (source, unseen domain) -> table of the difference of the mean Dice over regions, a row a seed and a column a
+        case. Seeds that one of the methods lacks are left out.
+    """
+    unseen = cases[(cases["role"] == "unseen") & cases["method"].isin([first, second])]
+    result: dict[tuple[str, str], pd.DataFrame] = {}
+    for (source, domain), rows in unseen.groupby(["source", "domain"], sort=False):
+        means = rows.groupby(["method", "seed", "case_id"])["dice"].mean().unstack("case_id")
+        methods = set(means.index.get_level_values("method"))
+        if not {first, second} <= methods:
+            continue
+        difference = pd.DataFrame(means.xs(first) - means.xs(second)).dropna(axis=0, how="all").dropna(axis=1)
+        if len(difference) and difference.shape[1]:
+            result[str(source), str(domain)] = difference
+    return result
+
+
+def paired_bootstrap(
+    differences: Mapping[tuple[str, str], pd.DataFrame], *, resamples: int = RESAMPLES, seed: int = 0
+) -> Comparison | None:
+    """Return the mean difference and its bootstrap interval, over cases and seeds, paired by case.
+
+    Each draw takes as many seeds as there are, with replacement, the same for all domains, and in each domain as many
+    cases as there are, the same cases for all seeds. Every unseen domain of a source weighs the same, and every source.
+    With a single seed the interval is over cases alone.
+
+    Args:
+        differences: of `unseen_differences`.
+        resamples: number of draws.
+        seed: of the draws.
+
+    Returns:
+        None if there is nothing to compare.
+    """
+    if not differences:
+        return None
+    random = np.random.default_rng(seed)
+    seeds = sorted(set().union(*(table.index for table in differences.values())))
+    seed_counts = random.multinomial(len(seeds), np.full(len(seeds), 1.0 / len(seeds)), size=resamples)
+    of_source: dict[str, list[np.ndarray]] = {}
+    mean_of_source: dict[str, list[float]] = {}
+    for (source, _), table in differences.items():
+        values = table.reindex(seeds).to_numpy(dtype=float)
+        known = ~np.isnan(values[:, 0])
+        cases = values.shape[1]
+        case_counts = random.multinomial(cases, np.full(cases, 1.0 / cases), size=resamples)
+        weights = seed_counts[:, known]
+        # A draw of seeds none of which this source has says nothing about it; it takes the seeds as they are.
+        weights = np.where(weights.sum(1, keepdims=True) == 0, 1, weights)
+        by_seed = case_counts @ values[known].T / cases
+        of_source.setdefault(source, []).append((by_seed * weights).sum(1) / weights.sum(1))
+        mean_of_source.setdefault(source, []).append(float(values[known].mean()))
+    draws = np.mean([np.mean(parts, axis=0) for parts in of_source.values()], axis=0)
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    mean = float(np.mean([np.mean(parts) for parts in mean_of_source.values()]))
+    return Comparison(mean, float(low), float(high))
+
+
+def compare(cases: pd.DataFrame, first: str, second: str) -> Comparison | None:
+    """Return `paired_bootstrap` of two methods of a table of cases."""
+    return paired_bootstrap(unseen_differences(cases, first, second))
+
+
+def summary(cases: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Return a row a method and seed with the source and unseen mean Dice, and the gap between them.
+
+    The unseen mean gives every unseen domain of a source the same weight, and every source.
+    """
+    rows = []
+    means = cases.groupby(["method", "seed", "source", "role", "domain", "region"])["dice"].mean()
+    domains = means.groupby(["method", "seed", "source", "role", "domain"]).mean()
+    by_source = domains.groupby(["method", "seed", "source", "role"]).mean()
+    table = by_source.groupby(["method", "seed", "role"]).mean().unstack("role")
+    for method in methods:
+        if method not in table.index.get_level_values("method"):
+            continue
+        for seed, row in table.loc[method].iterrows():
+            source, unseen = float(row.get("source", np.nan)), float(row.get("unseen", np.nan))
+            rows.append({"method": method, "seed": seed, "source": source, "unseen": unseen, "gap": source - unseen})
+    return pd.DataFrame(rows, columns=["method", "seed", "source", "unseen", "gap"])

@@ -1,0 +1,256 @@
+"""What a benchmark will train: its cells, and the hash that tells whether a finished cell is still the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
+from mixstyleflow_monai.data import DatasetDescription
+from mixstyleflow_monai.data.schema_checks import did_you_mean
+
+ARITHMETIC = 1
+"""Raised when the code of a training changes so that the same settings give other results: finished cells of an older
+number are not reused."""
+
+DEFAULT_METHOD = "mixstyleflow"
+BASELINE = "no_stylizer"
+PHASE_ONE = "phase1"
+"""Pseudo-method: the network that all methods of a seed start from, as it is."""
+
+# A method that changed one of these would not be trained on the same footing.
+SHARED_SETTINGS = frozenset(
+    {"max_epochs", "epoch_length", "batch_size", "learning_rate", "lr_schedule", "selection", "augmentation", "slices"}
+    | {"loss", "seed", "dataset_dir", "phase1_dir", "warm_start", "noise_std", "val_interval"}
+)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of a published table.
+
+    Attributes:
+        overlays: configuration files, in order.
+        overrides: configuration values as on the command line.
+        sources: "all", or None for the data set's own source domain.
+        methods: of the table, where they exist here.
+        seeds: of the trainings.
+    """
+
+    overlays: tuple[str, ...]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    sources: str | None = None
+    methods: tuple[str, ...] = (
+        BASELINE,
+        "mix_style",
+        "dsu",
+        "efd_mix",
+        "tri_d",
+        "rand_conv",
+        "max_style",
+        DEFAULT_METHOD,
+    )
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+PRESETS: dict[str, Preset] = {
+    # MixStyleFlow, MICCAI 2025, Table 2: 600, 100 and 1600 epochs, batch 20, learning rate 1e-4, 384 x 384.
+    "paper-prostate": Preset(("presets/paper",)),
+    # Table 3: every domain in turn the source; Phase III 100 epochs at 1e-3, 512 x 512; 100 epochs for the flows.
+    "paper-fundus": Preset(("presets/paper", "fundus"), {"phase2:max_epochs": 100}, sources="all"),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method, trained on one source domain with one seed.
+
+    Attributes:
+        source: source domain.
+        method: name of an overlay in ``configs/methods``, "mixstyleflow", or "phase1".
+        seed: of all phases.
+    """
+
+    source: str
+    method: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Short name for logs."""
+        return f"{self.source}, {self.method}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the results of a benchmark.
+
+    Attributes:
+        root: folder of the bundles.
+        cells: in the order in which they run.
+        overlays: names of configuration files laid over every phase's train.json.
+        overrides: configuration values by phase.
+        train_fraction: share of the source domain's training cases.
+        dataset_sha256: of the dataset.json.
+        dataset_name: its name.
+    """
+
+    root: Path
+    cells: tuple[Cell, ...]
+    overlays: tuple[str, ...]
+    overrides: Mapping[int, Mapping[str, Any]]
+    train_fraction: float
+    dataset_sha256: str
+    dataset_name: str
+
+    @property
+    def sources(self) -> list[str]:
+        """Source domains in order."""
+        return list(dict.fromkeys(cell.source for cell in self.cells))
+
+    @property
+    def methods(self) -> list[str]:
+        """Methods in order."""
+        return list(dict.fromkeys(cell.method for cell in self.cells))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds in order."""
+        return list(dict.fromkeys(cell.seed for cell in self.cells))
+
+    def files(self, phase: int, method: str | None = None) -> list[Path]:
+        """Return the configuration files of a training: train.json, overlays that the bundle has, the method's."""
+        configs = self.root / PHASE_BUNDLES[phase] / "configs"
+        found = [configs / "train.json", *(configs / f"{name}.json" for name in self.overlays)]
+        if method not in (None, DEFAULT_METHOD, PHASE_ONE):
+            found.append(configs / "methods" / f"{method}.json")
+        return [path for path in found if path.is_file()]
+
+    def needs_flows(self, method: str) -> bool:
+        """True if a method trains with the flows of Phase II."""
+        return method != PHASE_ONE and "style_flows" in self.settings(3, method)["made_from"]
+
+    def settings(self, phase: int, method: str | None = None) -> dict[str, Any]:
+        """Return the merged top level of the configuration files and the overrides."""
+        merged: dict[str, Any] = {}
+        for path in self.files(phase, method):
+            merged |= json.loads(path.read_text(encoding="utf-8"))
+        return merged | dict(self.overrides[phase])
+
+    def request(self, cell: Cell) -> dict[str, Any]:
+        """Return what the result of a cell depends on, as JSON values.
+
+        The shipped train.json is not part of it: a new option whose default changes nothing would make every finished
+        cell worthless. `ARITHMETIC` stands for it.
+        """
+        phases = [1] if cell.method == PHASE_ONE else [1, 2, 3] if self.needs_flows(cell.method) else [1, 3]
+        laid_over = {
+            str(phase): [
+                json.loads(path.read_text(encoding="utf-8"))
+                for path in self.files(phase, cell.method if phase == 3 else None)[1:]
+            ]
+            for phase in phases
+        }
+        request = {
+            "arithmetic": ARITHMETIC,
+            "dataset_sha256": self.dataset_sha256,
+            "source": cell.source,
+            "method": cell.method,
+            "seed": cell.seed,
+            "train_fraction": self.train_fraction,
+            "overlays": laid_over,
+            "overrides": {str(phase): dict(self.overrides[phase]) for phase in phases},
+        }
+        loaded: dict[str, Any] = json.loads(json.dumps(request))
+        return loaded
+
+    def cell_hash(self, cell: Cell) -> str:
+        """Return the SHA-256 of `request`."""
+        return hashlib.sha256(json.dumps(self.request(cell), sort_keys=True).encode()).hexdigest()
+
+
+def known_methods(root: Path) -> list[str]:
+    """Return the names that ``--methods`` takes."""
+    folder = root / PHASE_BUNDLES[3] / "configs" / "methods"
+    return [BASELINE, DEFAULT_METHOD, *sorted({path.stem for path in folder.glob("*.json")} - {BASELINE})]
+
+
+def make_plan(
+    root: Path,
+    description: DatasetDescription,
+    *,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    sources: Sequence[str] | str | None = None,
+    train_fraction: float = 1.0,
+    overlays: Sequence[str] = (),
+    overrides: Mapping[int, Mapping[str, Any]] | None = None,
+) -> Plan:
+    """Return the plan, with every name checked.
+
+    Raises:
+        ValueError: an unknown method or source, a method that changes what all must share, or nothing to do.
+    """
+    chosen_sources = _sources(description, sources)
+    known = known_methods(root)
+    for method in methods:
+        if method not in known:
+            raise ValueError(
+                f"--methods: no method {method!r}, allowed: {', '.join(known)}{did_you_mean(method, known)}"
+            )
+    if not methods or not seeds:
+        raise ValueError("--methods and --seeds: expected at least one of each.")
+    wrong = [s for s in seeds if isinstance(s, bool) or not isinstance(s, int) or s < 0]
+    if wrong:
+        raise ValueError(f"--seeds: found {wrong[0]!r}, expected whole numbers of at least 0, such as 0,1,2.")
+    if isinstance(train_fraction, bool) or not 0.0 < train_fraction <= 1.0:
+        raise ValueError(f"--train_fraction {train_fraction}: expected a share above 0 and up to 1, such as 0.1.")
+    # Phase I is what all methods of a seed start from; its own score costs nothing.
+    names = [PHASE_ONE, *dict.fromkeys(methods)]
+    cells = tuple(Cell(source, method, seed) for seed in seeds for source in chosen_sources for method in names)
+    empty: dict[int, dict[str, Any]] = {phase: {} for phase in PHASE_BUNDLES}
+    plan = Plan(
+        root,
+        cells,
+        tuple(overlays),
+        overrides or empty,
+        float(train_fraction),
+        description.sha256,
+        description.name,
+    )
+    for method in methods:
+        _check_footing(plan, method)
+    return plan
+
+
+def _sources(description: DatasetDescription, sources: Sequence[str] | str | None) -> list[str]:
+    if sources is None:
+        return [description.source_domain]
+    if sources == "all":
+        return list(description.domains)
+    names = [sources] if isinstance(sources, str) else list(sources)
+    for name in names:
+        if name not in description.domains:
+            hint = did_you_mean(str(name), description.domains)
+            raise ValueError(
+                f"--sources: {description.path} has no domain {name!r}, allowed: all, "
+                f"{', '.join(description.domains)}{hint}"
+            )
+    return list(dict.fromkeys(names))
+
+
+def _check_footing(plan: Plan, method: str) -> None:
+    """Refuse a method whose overlay changes what all methods must have in common."""
+    path = plan.root / PHASE_BUNDLES[3] / "configs" / "methods" / f"{method}.json"
+    if not path.is_file():
+        return
+    changed = sorted(SHARED_SETTINGS & set(json.loads(path.read_text(encoding="utf-8"))))
+    if changed:
+        raise ValueError(
+            f"{path}: a method may not set {', '.join(changed)}: all methods must train on the same data for the same "
+            "number of steps. Give these on the command line, for all methods."
+        )

@@ -1,0 +1,93 @@
+"""Finished cells as files: one JSON a cell, found again by the hash of what its result depends on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mixstyleflow_monai.artifacts import git_commit, software_versions, write_json
+from mixstyleflow_monai.benchmark.plan import Cell, Plan
+
+CASE_COLUMNS = ["source", "method", "seed", "domain", "role", "case_id", "region", "dice"]
+
+
+def record_path(folder: Path, plan: Plan, cell: Cell) -> Path:
+    """Return where a cell's record is or will be."""
+    words = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{plan.dataset_name}-{cell.source}-{plan.train_fraction:g}-{cell.method}")
+    return folder / f"{words}-seed{cell.seed}-{plan.cell_hash(cell)[:12]}.json"
+
+
+def write_record(folder: Path, plan: Plan, cell: Cell, evaluated: Path, seconds: float | None, device: str) -> Path:
+    """Write the record of a cell from its evaluation.json and evaluation.csv.
+
+    Args:
+        folder: for records.
+        plan: of the benchmark.
+        cell: the finished one.
+        evaluated: folder with the evaluation.
+        seconds: of its own training, None where that was resumed.
+        device: on which it ran.
+    """
+    evaluation = json.loads((evaluated / "evaluation.json").read_text(encoding="utf-8"))
+    cases = pd.read_csv(evaluated / "evaluation.csv", dtype={"case_id": str, "domain": str, "region": str})
+    dice: dict[str, dict[str, dict[str, float]]] = {}
+    for row in cases.to_dict("records"):
+        regions = dice.setdefault(str(row["domain"]), {})
+        regions.setdefault(str(row["region"]), {})[str(row["case_id"])] = round(float(row["dice"]), 3)
+    path = record_path(folder, plan, cell)
+    write_json(
+        path,
+        {
+            "hash": plan.cell_hash(cell),
+            "request": plan.request(cell),
+            "dataset": plan.dataset_name,
+            "roles": {name: entry["role"] for name, entry in evaluation["domains"].items()},
+            "source_mean_dice": evaluation["source_mean_dice"],
+            "unseen_mean_dice": evaluation["unseen_mean_dice"],
+            "seconds": seconds,
+            "device": device,
+            "commit": git_commit(),
+            "software": software_versions(),
+            "dice": dice,
+        },
+    )
+    return path
+
+
+def find_record(folders: Iterable[Path], plan: Plan, cell: Cell) -> dict[str, Any] | None:
+    """Return a finished cell's record from the first folder that has it, or None.
+
+    Raises:
+        ValueError: a file of that name is not a record, or not of this cell.
+    """
+    for folder in folders:
+        path = record_path(folder, plan, cell)
+        if not path.is_file():
+            continue
+        try:
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: not a record of a cell ({error}). Remove it to have the cell run again."
+            ) from error
+        if record.get("hash") != plan.cell_hash(cell):
+            raise ValueError(f"{path}: its hash is not that of its name. Remove it to have the cell run again.")
+        return record
+    return None
+
+
+def case_table(records: Sequence[tuple[Cell, Mapping[str, Any]]]) -> pd.DataFrame:
+    """Return a row a cell, domain, case and region."""
+    rows = [
+        (cell.source, cell.method, cell.seed, domain, record["roles"][domain], case, region, dice)
+        for cell, record in records
+        for domain, regions in record["dice"].items()
+        for region, values in regions.items()
+        for case, dice in values.items()
+    ]
+    return pd.DataFrame(rows, columns=CASE_COLUMNS)

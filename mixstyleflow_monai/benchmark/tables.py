@@ -1,0 +1,139 @@
+"""The table of a benchmark, as Markdown, CSV and LaTeX, and its figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mixstyleflow_monai.artifacts import atomic_path
+from mixstyleflow_monai.benchmark.comparison import Comparison, compare, summary
+from mixstyleflow_monai.benchmark.plan import BASELINE, PHASE_ONE
+
+IID = "IID"
+"""Heading of the source domain's test cases, as in the paper's tables."""
+AVERAGE = "Avg"
+LABELS = {PHASE_ONE: "Phase I", BASELINE: "baseline (no styles)"}
+
+
+def method_table(cases: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Return the paper's table: a row a method, a column a domain and region, Dice as "mean ± sd" over seeds.
+
+    With several sources a table each stands below the other, the source in the first column. ``Avg`` is the mean over
+    unseen domains, ``gap`` the source's mean minus it. The last columns are the difference of ``Avg`` to the baseline
+    and to the best other method with its 95 % interval over cases and seeds.
+    """
+    parts = []
+    for source in dict.fromkeys(cases["source"]):
+        rows = cases[cases["source"] == source]
+        part = _source_table(rows, methods)
+        part.insert(0, "source", source)
+        parts.append(part)
+    # Another source has other unseen domains.
+    last = [AVERAGE, "gap", "seeds", "to baseline", "to best other"]
+    table = pd.concat(parts, ignore_index=True).fillna("-")
+    return table[[*(name for name in table.columns if name not in last), *last]]
+
+
+def _source_table(cases: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    present = [method for method in methods if method in set(cases["method"])]
+    regions = list(dict.fromkeys(cases["region"]))
+    unseen = sorted(set(cases.loc[cases["role"] == "unseen", "domain"]))
+    means = cases.groupby(["method", "seed", "role", "domain", "region"])["dice"].mean()
+    totals = summary(cases, present)
+    best = totals.groupby("method")["unseen"].mean().drop(index=PHASE_ONE, errors="ignore")
+    table = []
+    for method in present:
+        of_method = means.loc[method]
+        row: dict[str, str] = {"method": LABELS.get(method, method)}
+        source_domain = str(cases.loc[cases["role"] == "source", "domain"].iloc[0])
+        for role, domain, heading in (
+            ("source", source_domain, IID),
+            *(("unseen", name, name) for name in unseen),
+        ):
+            for region in regions:
+                values = of_method.xs((role, domain, region), level=("role", "domain", "region"))
+                row[f"{heading} {region}" if len(regions) > 1 else heading] = spread(values.tolist())
+        own = totals[totals["method"] == method]
+        row[AVERAGE] = spread(own["unseen"].tolist())
+        row["gap"] = spread(own["gap"].tolist())
+        row["seeds"] = str(len(own))
+        row["to baseline"] = _difference(cases, method, BASELINE) if method != BASELINE else "-"
+        others = best.drop(index=method, errors="ignore")
+        rival = str(others.idxmax()) if len(others) and others.notna().any() else None
+        row["to best other"] = "-" if rival is None else f"{_difference(cases, method, rival)} ({rival})"
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return "mean ± standard deviation" (n - 1); the value alone where there is one."""
+    known = [value for value in values if not np.isnan(value)]
+    if not known:
+        return "-"
+    return f"{np.mean(known):.1f} ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else f"{known[0]:.1f}"
+
+
+def _difference(cases: pd.DataFrame, first: str, second: str) -> str:
+    found: Comparison | None = compare(cases, first, second)
+    return "-" if found is None else f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return a table as Markdown."""
+    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + "---|" * len(table.columns)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
+    return "\n".join(lines) + "\n"
+
+
+def write_tables(cases: pd.DataFrame, methods: Sequence[str], folder: Path, caption: str) -> pd.DataFrame:
+    """Write ``benchmark.md``, ``.csv``, ``.tex``, ``cases.csv`` and ``benchmark.png``; return the table.
+
+    Args:
+        cases: a row a cell, domain, case and region.
+        methods: order of the rows.
+        folder: where to write.
+        caption: what was compared.
+    """
+    table = method_table(cases, methods)
+    latex = table.map(lambda text: text.replace("±", r"\(\pm\)").replace("_", r"\_"))
+    latex.columns = pd.Index([str(name).replace("_", r"\_") for name in latex.columns])
+    texts = {
+        "benchmark.md": f"{caption}\n\n{markdown(table)}",
+        "benchmark.csv": table.to_csv(index=False),
+        "benchmark.tex": latex.to_latex(
+            index=False, escape=False, caption=caption.replace("_", r"\_").replace("%", r"\%")
+        ),
+        "cases.csv": cases.to_csv(index=False),
+    }
+    for name, text in texts.items():
+        with atomic_path(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+    save_figure(cases, methods, folder / "benchmark.png")
+    return table
+
+
+def save_figure(cases: pd.DataFrame, methods: Sequence[str], path: Path) -> None:
+    """Draw, for each method, source and unseen means of every seed: the gap between them is what a hospital feels."""
+    from matplotlib.figure import Figure
+
+    totals = summary(cases, methods)
+    names = list(dict.fromkeys(totals["method"]))
+    figure = Figure(figsize=(7.5, 0.45 * len(names) + 1.4), layout="constrained")
+    axes = figure.add_subplot()
+    for position, name in enumerate(names):
+        rows = totals[totals["method"] == name]
+        source, unseen = rows["source"].mean(), rows["unseen"].mean()
+        axes.plot([unseen, source], [position, position], color="0.8", linewidth=4, zorder=1, solid_capstyle="round")
+        for column, colour, mean in (("source", "#4477aa", source), ("unseen", "#cc6677", unseen)):
+            axes.scatter(rows[column], [position] * len(rows), color=colour, s=14, alpha=0.6, zorder=2)
+            axes.scatter([mean], [position], color=colour, s=60, zorder=3, label=column if position == 0 else None)
+    axes.set_yticks(range(len(names)), [LABELS.get(name, name) for name in names])
+    axes.invert_yaxis()
+    axes.set_xlabel("Dice in percent: means over domains; small dots are seeds")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="lower left", frameon=False)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=150, format="png")

@@ -1,0 +1,175 @@
+"""The command as a user runs it: cells, resumption, failures, tables."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TextIO
+
+import pandas as pd
+import pytest
+
+from mixstyleflow_monai.benchmark import benchmark
+from mixstyleflow_monai.benchmark import cells as cells_module
+from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
+from tests.benchmark.squares import tiny_dataset
+
+SMALL: dict[str, Any] = {
+    "image_size": [32, 32],
+    "max_epochs": 1,
+    "epoch_length": 2,
+    "batch_size": 4,
+    "tracking": "none",
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_dataset(tmp_path_factory.mktemp("benchmark") / "squares")
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Replace trainings and evaluations by files of the right shape; return the commands that would have run."""
+    seen: list[list[str]] = []
+
+    def pretend(command: list[str], stdout: TextIO, **_: Any) -> SimpleNamespace:
+        seen.append(command)
+        options = dict(zip(command[4::2], command[5::2], strict=True))
+        folder = Path(ast.literal_eval(options["--output_dir"]))
+        method = folder.name
+        if "evaluate.json" in options["--config_file"]:
+            seed = int(folder.parent.name.removeprefix("seed"))
+            gain = {"phase1": -5.0, "no_stylizer": 0.0, "mixstyleflow": 4.0}.get(method, 2.0) + seed
+            rows = [
+                (f"{domain}_{k}", domain, "square", 60.0 + k + gain, 1.0, "px")
+                for domain in ("site_a", "site_b", "site_c")
+                for k in range(3)
+            ]
+            names = ["case_id", "domain", "region", "dice", "asd", "asd_unit"]
+            pd.DataFrame(rows, columns=names).to_csv(folder / "evaluation.csv", index=False)
+            source = folder.parent.parent.name.removesuffix("_0.5")
+            roles = {d: {"role": "source" if d == source else "unseen"} for d in ("site_a", "site_b", "site_c")}
+            record = {"domains": roles, "source_mean_dice": 61.0, "unseen_mean_dice": 61.0 + gain}
+            (folder / "evaluation.json").write_text(json.dumps(record), encoding="utf-8")
+        elif method == "dsu":
+            print("ValueError: temperatures: too hot", file=stdout)
+            return SimpleNamespace(returncode=1)
+        return SimpleNamespace(returncode=0)
+
+    # Not subprocess.run itself, which others use too.
+    monkeypatch.setattr(cells_module, "subprocess", SimpleNamespace(run=pretend, STDOUT=-2))
+    return seen
+
+
+def test_table_has_a_row_a_method_and_finished_cells_are_not_run_again(
+    dataset: Path, tmp_path: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {**SMALL, "methods": "no_stylizer,mixstyleflow", "seeds": (0, 1)}
+    assert benchmark(str(dataset), str(tmp_path / "out"), **options) == 0
+    # For each seed: Phase I and II, two methods, three evaluations.
+    assert len(commands) == 2 * 7
+    assert "4 cells: 2 methods x 2 seeds x 1 sources" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "out" / "benchmark.csv")
+    assert list(table["method"]) == ["Phase I", "baseline (no styles)", "mixstyleflow"]
+    assert table.loc[2, "to baseline"] == "+4.0 [+4.0, +4.0]"
+    assert table.loc[1, "to best other"] == "-4.0 [-4.0, -4.0] (mixstyleflow)"
+    assert list(table.columns)[:5] == ["source", "method", "IID", "site_b", "site_c"]
+    assert table.loc[2, "Avg"] == "65.5 ± 0.7"
+    for name in ("benchmark.md", "benchmark.tex", "benchmark.png", "cases.csv"):
+        assert (tmp_path / "out" / name).stat().st_size > 100
+    del commands[:]
+    assert benchmark(str(dataset), str(tmp_path / "out"), **options) == 0
+    assert commands == []
+
+
+def test_failing_cell_is_told_and_the_rest_goes_on(
+    dataset: Path, tmp_path: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {**SMALL, "methods": "dsu,no_stylizer", "seeds": 0}
+    assert benchmark(str(dataset), str(tmp_path / "out"), **options) == 1
+    shown = capsys.readouterr().out
+    assert "failed: site_a, dsu, seed 0: exit code 1: ValueError: temperatures: too hot" in shown.replace("\n", " ")
+    assert list(pd.read_csv(tmp_path / "out" / "benchmark.csv")["method"]) == ["Phase I", "baseline (no styles)"]
+    assert len(list((tmp_path / "out" / "cells").glob("*.json"))) == 2
+
+
+def test_cells_of_another_folder_are_reused(dataset: Path, tmp_path: Path, commands: list[list[str]]) -> None:
+    options = {**SMALL, "methods": "no_stylizer", "seeds": 0}
+    benchmark(str(dataset), str(tmp_path / "first"), **options)
+    del commands[:]
+    benchmark(str(dataset), str(tmp_path / "second"), reuse=str(tmp_path / "first" / "cells"), **options)
+    assert commands == []
+    first, second = (pd.read_csv(tmp_path / name / "benchmark.csv") for name in ("first", "second"))
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_other_sources_and_shares_get_data_sets_of_their_own(
+    dataset: Path, tmp_path: Path, commands: list[list[str]]
+) -> None:
+    options = {**SMALL, "methods": "no_stylizer", "seeds": 0, "sources": "all", "train_fraction": 0.5}
+    assert benchmark(str(dataset), str(tmp_path / "out"), **options) == 0
+    assert {path.name for path in (tmp_path / "out" / "data").iterdir()} == {
+        "site_a_0.5",
+        "site_b",
+        "site_b_0.5",
+        "site_c",
+        "site_c_0.5",
+    }
+    assert (tmp_path / "out" / "site_b_0.5" / "seed0" / "no_stylizer").is_dir()
+
+
+def test_dry_run_trains_nothing_and_counts_steps(
+    dataset: Path, tmp_path: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {
+        **SMALL,
+        "epoch_length": None,
+        "max_epochs": 7,
+        "methods": "no_stylizer,mixstyleflow",
+        "seeds": (0, 1, 2),
+    }
+    assert benchmark(str(dataset), str(tmp_path / "out"), dry_run=True, seconds_per_step=36.0, **options) == 0
+    shown = capsys.readouterr().out
+    # Four training images, two a step: 2 steps an epoch, 14 a training.
+    assert "source site_a: 14 steps of Phase I, 14 of each method" in shown
+    assert "in all 42 steps of Phase I and 84 of methods" in shown
+    assert "about 1.1 hours" in shown
+    assert commands == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "paper"}, r"--preset 'paper': expected one of paper-prostate, paper-fundus"),
+        ({"jobs": 0}, r"--jobs 0"),
+        ({"tracking": "wandb"}, r"--tracking 'wandb'"),
+        ({"no_such_option": 1}, r"--no_such_option: no such option"),
+        ({"seconds_per_step": -1.0, "dry_run": True}, r"--seconds_per_step -1.0"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(
+    dataset: Path, tmp_path: Path, commands: list[list[str]], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        benchmark(str(dataset), str(tmp_path / "out"), **{**SMALL, **options})
+    assert commands == []
+
+
+@pytest.mark.slow
+def test_real_cells_are_trained_evaluated_and_compared(dataset: Path, tmp_path: Path) -> None:
+    root = tmp_path / "bundles"
+    shutil.copytree(bundles_dir(), root, ignore=shutil.ignore_patterns("models", "checkpoints", "panels"))
+    broken = {"method": "broken", "stylizer": "$1 / 0", "made_from": {"initial_network": "@phase1_model"}}
+    path = root / PHASE_BUNDLES[3] / "configs" / "methods" / "broken.json"
+    path.write_text(json.dumps(broken), encoding="utf-8")
+    options = {**SMALL, "methods": "no_stylizer,broken", "seeds": 0, "bundles_dir": str(root)}
+    assert benchmark(str(dataset), str(tmp_path / "out"), **options) == 1
+    record = json.loads(next((tmp_path / "out" / "cells").glob("*no_stylizer*.json")).read_text(encoding="utf-8"))
+    assert record["roles"] == {"site_a": "source", "site_b": "unseen", "site_c": "unseen"}
+    assert set(record["dice"]["site_b"]["square"]) == {f"site_b_{k}" for k in range(6)}
+    assert record["seconds"] > 0
+    assert "division by zero" in (tmp_path / "out" / "site_a" / "seed0" / "broken" / "log.txt").read_text("utf-8")

@@ -1,0 +1,103 @@
+"""Tests of paired differences and their intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mixstyleflow_monai.benchmark.comparison import compare, paired_bootstrap, summary, unseen_differences
+from mixstyleflow_monai.benchmark.records import CASE_COLUMNS
+
+
+def make_cases(gain: float, noise: float = 0.0, seeds: int = 3, cases: int = 40, method: str = "b") -> pd.DataFrame:
+    """Method "a" and another one that gains on unseen domains; cases differ much from each other."""
+    random = np.random.default_rng(0)
+    rows = []
+    for domain, role in (("home", "source"), ("north", "unseen"), ("south", "unseen")):
+        for case in range(cases if domain != "south" else cases // 2):
+            base = random.uniform(20, 80)
+            for seed in range(seeds):
+                for name in ("a", method):
+                    dice = base + random.normal(0, noise) + (gain if name == method and role == "unseen" else 0.0)
+                    rows += [("home", name, seed, domain, role, str(case), region, dice) for region in ("x", "y")]
+    return pd.DataFrame(rows, columns=CASE_COLUMNS)
+
+
+def test_difference_is_paired_by_case() -> None:
+    """Cases differ by tens of points; the interval of a constant gain has no width all the same."""
+    found = compare(make_cases(3.0), "b", "a")
+    assert found is not None
+    assert (found.difference, found.low, found.high) == pytest.approx((3.0, 3.0, 3.0))
+    assert found.clear
+
+
+def test_opposite_comparison_has_the_opposite_sign() -> None:
+    cases = make_cases(1.0, noise=2.0)
+    forth, back = compare(cases, "b", "a"), compare(cases, "a", "b")
+    assert forth is not None
+    assert back is not None
+    assert back.difference == pytest.approx(-forth.difference)
+    assert back.low == pytest.approx(-forth.high, abs=0.05)
+
+
+def test_interval_has_the_width_of_the_standard_error() -> None:
+    """With one domain and one seed, the bootstrap of a mean has the width that its standard error says."""
+    random = np.random.default_rng(1)
+    values = random.normal(1.0, 5.0, size=(1, 400))
+    found = paired_bootstrap({("home", "north"): pd.DataFrame(values, index=[0])})
+    assert found is not None
+    error = values.std(ddof=1) / 20.0
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.06)
+    assert found.difference == pytest.approx(values.mean())
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    covered = 0
+    for trial in range(200):
+        values = np.random.default_rng(trial).normal(0.0, 5.0, size=(1, 60))
+        found = paired_bootstrap({("home", "north"): pd.DataFrame(values, index=[0])}, resamples=400, seed=trial)
+        assert found is not None
+        covered += found.low <= 0.0 <= found.high
+    assert 180 <= covered <= 199
+
+
+def test_spread_of_seeds_widens_the_interval() -> None:
+    same, apart = (
+        paired_bootstrap({("home", "north"): pd.DataFrame(np.outer(gains, np.ones(50)), index=[0, 1, 2])})
+        for gains in ((1.0, 1.0, 1.0), (-4.0, 1.0, 6.0))
+    )
+    assert same is not None
+    assert apart is not None
+    assert same.clear
+    assert not apart.clear
+    assert apart.difference == pytest.approx(same.difference)
+
+
+def test_unseen_domains_weigh_the_same_whatever_their_size() -> None:
+    tables = {
+        ("home", "north"): pd.DataFrame(np.full((1, 100), 2.0), index=[0]),
+        ("home", "south"): pd.DataFrame(np.full((1, 5), 6.0), index=[0]),
+    }
+    found = paired_bootstrap(tables)
+    assert found is not None
+    assert found.difference == pytest.approx(4.0)
+
+
+def test_seeds_that_one_method_lacks_are_left_out() -> None:
+    cases = make_cases(2.0)
+    cases = cases[~((cases["method"] == "b") & (cases["seed"] == 2))]
+    tables = unseen_differences(cases, "b", "a")
+    assert sorted(tables) == [("home", "north"), ("home", "south")]
+    assert list(tables["home", "north"].index) == [0, 1]
+    assert unseen_differences(cases, "b", "absent") == {}
+    assert compare(cases, "b", "absent") is None
+
+
+def test_summary_has_the_gap_between_source_and_unseen() -> None:
+    table = summary(make_cases(5.0), ["b", "a", "absent"])
+    assert list(table["method"].unique()) == ["b", "a"]
+    own, other = (table[table["method"] == name].reset_index(drop=True) for name in ("b", "a"))
+    assert (own["unseen"] - other["unseen"]).tolist() == pytest.approx([5.0] * 3)
+    assert own["source"].tolist() == pytest.approx(other["source"].tolist())
+    assert own["gap"].tolist() == pytest.approx((own["source"] - own["unseen"]).tolist())
