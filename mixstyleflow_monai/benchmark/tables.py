@@ -134,6 +134,6 @@ def save_figure(cases: pd.DataFrame, methods: Sequence[str], path: Path) -> None
     axes.invert_yaxis()
     axes.set_xlabel("Dice in percent: means over domains; small dots are seeds")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="lower left", frameon=False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=150, format="png")
