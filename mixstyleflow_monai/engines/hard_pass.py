@@ -7,14 +7,19 @@ perturbation (hard features), or other weights; nothing else of a training chang
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from mixstyleflow_monai.losses import prediction_divergence, reconstruction_loss
-from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
+from mixstyleflow_monai.networks import DualDecoderNet, running_batch_norm, untracked_batch_norm
+
+BATCH_NORMS = ("batch", "running", "tracked")
+
+PERTURBATION_SEED_OFFSET = 1_000_000_007
+"""Keeps a perturbation's random numbers apart from the stylizer's."""
 
 Stylizer = Callable[..., Tensor]
 """(network, images, latent) -> hard examples of the same shape, without gradient. One with a true attribute
@@ -40,7 +45,9 @@ class HardPass:
     L_hard = weight * mean over views of (w_seg L_seg + w_rec 0.5 MSE) + w_con JS, where JS is the Jensen-Shannon
     divergence between the predictions on the clean images and on all views.
 
-    Batch norm uses the hard batch's own statistics and leaves its buffers untouched (MixStyleFlow, MICCAI 2025).
+    Batch norm uses the hard batch's own statistics and leaves its buffers untouched (MixStyleFlow, MICCAI 2025). An
+    image of an unseen site, though, is normalised with the running statistics of the source; with
+    ``batch_norm="running"`` hard examples are shown to the network in the same way.
 
     Args:
         stylizer: makes the hard images; None leaves the images of the clean pass, noise included.
@@ -50,9 +57,12 @@ class HardPass:
         segmentation_weight: w_seg, 0 for methods that train on consistency alone.
         consistency_weight: w_con.
         freeze_affine: no gradient for batch-norm weight and bias from the hard pass (official code).
+        batch_norm: statistics that batch norm uses in the hard pass: "batch" for the hard batch's own (paper);
+            "running" for the running ones, as inference does; "tracked" for the batch's own, which then enter the
+            running ones.
 
     Raises:
-        ValueError: neither stylizer nor perturbation, no view, or a negative weight.
+        ValueError: neither stylizer nor perturbation, no view, a negative weight, or an unknown ``batch_norm``.
     """
 
     def __init__(
@@ -65,6 +75,7 @@ class HardPass:
         segmentation_weight: float = 1.0,
         consistency_weight: float = 0.0,
         freeze_affine: bool = False,
+        batch_norm: str = "batch",
     ) -> None:
         if stylizer is None and perturbation is None:
             raise ValueError("hard pass: neither a stylizer nor a perturbation, so its examples would not be hard.")
@@ -84,14 +95,22 @@ class HardPass:
         self.weight = weight
         self.segmentation_weight = segmentation_weight
         self.consistency_weight = consistency_weight
+        if batch_norm not in BATCH_NORMS:
+            raise ValueError(f"hard_batch_norm={batch_norm!r}: expected one of {BATCH_NORMS}.")
+        if freeze_affine and batch_norm != "batch":
+            raise ValueError(f"freeze_hard_affine with hard_batch_norm={batch_norm!r}: goes with 'batch' alone.")
         self.freeze_affine = freeze_affine
+        self.batch_norm = batch_norm
 
     def reseed(self, seed: int) -> None:
-        """Start the random generators of stylizer and perturbation anew, so that an epoch depends on its number."""
-        for part in (self.stylizer, self.perturbation):
+        """Start the random generators of stylizer and perturbation anew, so that an epoch depends on its number.
+
+        The two get different seeds: with one seed, both would draw the same numbers.
+        """
+        for part, own in ((self.stylizer, seed), (self.perturbation, seed + PERTURBATION_SEED_OFFSET)):
             reseed = getattr(part, "reseed", None)
             if reseed is not None:
-                reseed(seed)
+                reseed(own)
 
     def losses(
         self,
@@ -114,8 +133,8 @@ class HardPass:
         images, target = batch["images"], batch["target"]
         segmentation, reconstruction, logits = [], [], [batch["logits"]]
         for _ in range(self.views):
-            hard = self.hard_images(run, network, batch, loss_function)
-            with untracked_batch_norm(network, freeze_affine=self.freeze_affine), self._perturbed(network):
+            hard = self.hard_images(network, batch, loss_function)
+            with self._batch_norm(network), self._perturbed(network):
                 _, hard_logits, hard_clean = run(network, hard)
             segmentation.append(loss_function(hard_logits, target))
             reconstruction.append(reconstruction_loss(hard_clean, images))
@@ -136,7 +155,6 @@ class HardPass:
 
     def hard_images(
         self,
-        run: Pass,
         network: nn.Module,
         batch: dict[str, Tensor],
         loss_function: Callable[[Tensor, Tensor], Tensor],
@@ -148,12 +166,26 @@ class HardPass:
             return self.stylizer(network, batch["images"], batch["latent"])
 
         def objective(images: Tensor) -> Tensor:
-            with untracked_batch_norm(network):
-                return loss_function(run(network, images)[1], batch["target"])
+            # Without the image decoder, which adds nothing to this loss.
+            with self._batch_norm(network, leave_buffers=True):
+                return loss_function(network(images), batch["target"])
 
         return self.stylizer(network, batch["images"], batch["latent"], objective)
 
-    def _perturbed(self, network: nn.Module) -> contextlib.AbstractContextManager[Any]:
-        if self.perturbation is None:
+    def _batch_norm(
+        self, network: nn.Module, *, leave_buffers: bool = False
+    ) -> contextlib.AbstractContextManager[None]:
+        if self.batch_norm == "running":
+            return running_batch_norm(network)
+        if self.batch_norm == "tracked" and not leave_buffers:
             return contextlib.nullcontext()
-        return self.perturbation.attached(network)  # type: ignore[arg-type]
+        return untracked_batch_norm(network, freeze_affine=self.freeze_affine)
+
+    @contextlib.contextmanager
+    def _perturbed(self, network: nn.Module) -> Iterator[None]:
+        if self.perturbation is None:
+            yield
+            return
+        # Compiled code passes by hooks that were not there when it was compiled, without a word.
+        with torch.compiler.set_stance("force_eager"), self.perturbation.attached(network):  # type: ignore[arg-type]
+            yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -83,6 +84,34 @@ def test_perturbation_acts_in_the_hard_pass_alone(network: DualDecoderNet) -> No
     assert not network.stem._forward_hooks
 
 
+def test_perturbation_acts_in_a_compiled_pass_as_well(network: DualDecoderNet) -> None:
+    compiled = torch.compile(run, backend="eager")
+    batch, loss, losses = make_batch(network), SegmentationLoss(), []
+    for forward in (compiled, run):
+        with untracked_batch_norm(network):
+            forward(network, batch["noisy"])  # compiled here, without hooks
+        losses.append(HardPass(perturbation=ScaledStem(3.0)).losses(forward, network, batch, loss)[0])
+    torch.testing.assert_close(*losses)
+
+
+def test_stylizer_and_perturbation_get_seeds_of_their_own() -> None:
+    class Seeded:
+        seed = -1
+
+        def reseed(self, seed: int) -> None:
+            self.seed = seed
+
+    stylizer, perturbation = Seeded(), Seeded()
+    hard = HardPass(stylizer, perturbation)  # type: ignore[arg-type]
+    seen = []
+    for seed in (1, 2, 1):
+        hard.reseed(seed)
+        seen.append((stylizer.seed, perturbation.seed))
+    assert seen[0] == seen[2]
+    assert len({*seen[0], *seen[1]}) == 4
+    HardPass(invert).reseed(0)  # parts without randomness need no reseed
+
+
 def test_objective_is_the_loss_of_the_batch_and_leaves_batch_norm_buffers(network: DualDecoderNet) -> None:
     batch, loss = make_batch(network), SegmentationLoss()
     buffers = {name: value.clone() for name, value in network.named_buffers()}
@@ -107,12 +136,35 @@ def test_objective_is_the_loss_of_the_batch_and_leaves_batch_norm_buffers(networ
         torch.testing.assert_close(value, buffers[name], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("mode", ["batch", "running", "tracked"])
+def test_statistics_of_batch_norm_are_those_asked_for(network: DualDecoderNet, mode: str) -> None:
+    batch, loss = make_batch(network), SegmentationLoss()
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    twin = copy.deepcopy(network)
+    _, parts = HardPass(invert, batch_norm=mode).losses(run, network, batch, loss)
+    after = dict(network.named_buffers())
+    changed = any(not torch.equal(after[name], value) for name, value in before.items())
+    assert changed is (mode == "tracked")
+    assert all(module.training for module in network.modules())
+    # The same pass by hand: eval mode normalises with the running statistics, train mode with the batch's.
+    logits = run(twin.eval() if mode == "running" else twin.train(), 1.0 - batch["images"])[1]
+    torch.testing.assert_close(parts["loss_hard_segmentation"], loss(logits, batch["target"]))
+
+
+def test_gradient_reaches_every_parameter_by_running_statistics(network: DualDecoderNet) -> None:
+    batch = make_batch(network)
+    HardPass(invert, batch_norm="running").losses(run, network, batch, SegmentationLoss())[0].backward()
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in network.parameters())
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({}, "neither a stylizer nor a perturbation"),
         ({"stylizer": invert, "views": 0}, "views=0"),
         ({"stylizer": invert, "weight": -1.0}, "hard_weight=-1.0"),
+        ({"stylizer": invert, "batch_norm": "eval"}, "hard_batch_norm='eval': expected one of"),
+        ({"stylizer": invert, "batch_norm": "running", "freeze_affine": True}, "goes with 'batch' alone"),
         ({"stylizer": invert, "consistency_weight": float("nan")}, "consistency_weight=nan"),
     ],
 )

@@ -1,0 +1,164 @@
+"""Stylizers that decode images with other channel statistics at some levels of the image decoder.
+
+Two steps, kept apart: ``draw`` makes a style from random numbers, ``stylize`` uses one without any randomness. A drawn
+style can so be recorded, replayed and tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
+from mixstyleflow_monai.styles.images import scale_to_unit_range
+from mixstyleflow_monai.styles.sampling import check_positive, check_probability, draw_beta
+from mixstyleflow_monai.styles.statistics import mix_statistics
+
+
+@dataclass(frozen=True)
+class LevelStyle:
+    """A style for one level: mean and std (B, C), weight (B, 1) or (B, C) in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class DrawnStyle:
+    """What was drawn for a batch: a `LevelStyle` for each level that is active; inactive levels are absent."""
+
+    levels: Mapping[int, LevelStyle]
+
+    def state(self) -> dict[str, Tensor]:
+        """Return plain tensors, to be saved with ``torch.save`` and read with ``weights_only=True``."""
+        return {
+            f"{level}.{name}": getattr(style, name)
+            for level, style in self.levels.items()
+            for name in ("mean", "std", "weight")
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> DrawnStyle:
+        """Rebuild a style from `state`."""
+        levels = sorted({int(key.split(".")[0]) for key in state})
+        return cls({k: LevelStyle(state[f"{k}.mean"], state[f"{k}.std"], state[f"{k}.weight"]) for k in levels})
+
+
+class LevelStyleMix(nn.Module):
+    """Base: settings of drawing and mixing, and the hard examples of a drawn style.
+
+    Args:
+        probability: chance in [0, 1] that a level is active, drawn once a level and batch.
+        alpha: parameter of the Beta law, > 0.
+        style_per: "image" for a style an image, "batch" for one style a batch.
+        weight_per: "image" for one weight w an image; "channel" for w ~ Bernoulli(lambda) a channel, lambda drawn an
+            image.
+        weight_law: "beta", or "uniform" for U(0, 1).
+        output: "detail" adds the decoder's lost detail back, x + decode(styled) - decode(plain), clipped to [0, 1];
+            "decoded" is the decoded image scaled to [0, 1] an image and channel.
+        seed: seed of the module's own generator; global random state is neither read nor changed.
+
+    Raises:
+        ValueError: a setting out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        probability: float = 0.5,
+        alpha: float = 0.1,
+        style_per: str = "image",
+        weight_per: str = "image",
+        weight_law: str = "beta",
+        output: str = "detail",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        allowed = {
+            "style_per": (style_per, ("image", "batch")),
+            "weight_per": (weight_per, ("image", "channel")),
+            "weight_law": (weight_law, ("beta", "uniform")),
+            "output": (output, ("detail", "decoded")),
+        }
+        for name, (value, choices) in allowed.items():
+            if value not in choices:
+                raise ValueError(f"{name}={value!r}: expected one of {choices}.")
+        self.probability = check_probability(probability)
+        self.alpha = check_positive("alpha", alpha)
+        self.style_per = style_per
+        self.weight_per = weight_per
+        self.weight_law = weight_law
+        self.output = output
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Start the generator anew, so that an epoch's draws depend on its number alone."""
+        self.generator.manual_seed(seed)
+
+    def draw(self, batch_size: int, *, probability: float | None = None) -> Any:
+        """Draw a style for a batch: what `stylize` takes.
+
+        Args:
+            batch_size: number of images B.
+            probability: chance of a level in [0, 1], in place of the module's own.
+
+        Raises:
+            ValueError: ``probability`` out of its range.
+        """
+        raise NotImplementedError
+
+    def stylize(self, network: DualDecoderNet, images: Tensor, latent: Tensor, style: DrawnStyle) -> Tensor:
+        """Return the hard examples (B, c, H, W) in [0, 1] of ``images`` for a drawn style. No randomness.
+
+        Args:
+            network: its image decoder decodes; its batch norms use batch statistics and keep their buffers.
+            images: (B, c, H, W) in [0, 1].
+            latent: z_i of the images, (B, 128, H/16, W/16).
+            style: what `draw` returned.
+        """
+
+        def hook(level: int, features: Tensor) -> Tensor:
+            chosen = style.levels.get(level)
+            if chosen is None:
+                return features
+            return mix_statistics(features, chosen.mean, chosen.std, chosen.weight)
+
+        if self.output == "detail" and not style.levels:
+            return images
+        with torch.no_grad(), untracked_batch_norm(network):
+            latent = latent.detach()
+            styled = network.decode_image(latent, hook)
+            if self.output == "detail":
+                plain = network.decode_image(latent)
+                return (images + styled - plain).clamp(0.0, 1.0).to(images.dtype)
+        return scale_to_unit_range(styled).to(images.dtype)
+
+    def forward(self, network: DualDecoderNet, images: Tensor, latent: Tensor) -> Tensor:
+        """Draw and apply; the images themselves in eval mode or at probability 0."""
+        if not self.training or self.probability == 0.0:
+            return images
+        return self.stylize(network, images, latent, self.draw(images.shape[0]))
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return (
+            f"probability={self.probability}, alpha={self.alpha}, style_per={self.style_per!r}, "
+            f"weight_per={self.weight_per!r}, weight_law={self.weight_law!r}, output={self.output!r}"
+        )
+
+    def _is_active(self, probability: float) -> bool:
+        return float(torch.rand((), generator=self.generator)) < probability
+
+    def _draw_weight(self, batch_size: int, channels: int) -> Tensor:
+        if self.weight_law == "uniform":
+            weight = torch.rand(batch_size, 1, generator=self.generator)
+        else:
+            weight = draw_beta((batch_size, 1), self.alpha, self.generator)
+        if self.weight_per == "channel":
+            return torch.bernoulli(weight.expand(-1, channels).contiguous(), generator=self.generator)
+        return weight

@@ -1,0 +1,85 @@
+"""The control of flow styles: statistics dealt out within the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
+from mixstyleflow_monai.styles import PermutedStyleMix
+from mixstyleflow_monai.styles.permuted_style_mix import DrawnPermutations, LevelPermutation
+
+
+@pytest.mark.parametrize("output", ["decoded", "detail"])
+def test_statistics_are_mixed_with_those_of_the_plainly_decoded_partner(
+    output: str,
+    make_network: Callable[..., DualDecoderNet],
+    make_images: Callable[..., Tensor],
+    encode: Callable[[DualDecoderNet, Tensor], Tensor],
+) -> None:
+    network, images = make_network().double(), make_images().double()
+    latent = encode(network, images)
+    weight = torch.tensor([[0.0], [0.3], [0.8], [1.0]], dtype=torch.float64)
+    deals = {3: torch.tensor([1, 2, 3, 0]), 4: torch.tensor([3, 0, 1, 2])}
+    drawn = DrawnPermutations({level: LevelPermutation(deal, weight) for level, deal in deals.items()})
+    hard = PermutedStyleMix(output=output).stylize(network, images, latent, drawn)
+
+    with torch.no_grad(), untracked_batch_norm(network):
+        plain = network.image_levels(latent)
+
+        def hook(level: int, h: Tensor) -> Tensor:
+            if level not in deals:
+                return h
+            w = weight[..., None, None]
+            mu, sigma = h.mean((2, 3), keepdim=True), h.std((2, 3), keepdim=True)
+            partner = plain[level][deals[level]]
+            mu_p, sigma_p = partner.mean((2, 3), keepdim=True), partner.std((2, 3), keepdim=True)
+            return (h - mu) / sigma * ((1 - w) * sigma + w * sigma_p) + (1 - w) * mu + w * mu_p
+
+        styled = network.decode_image(latent, hook)
+    if output == "detail":
+        expected = (images + styled - plain[5]).clamp(0, 1)
+    else:
+        low, high = styled.amin((2, 3), keepdim=True), styled.amax((2, 3), keepdim=True)
+        expected = (styled - low) / (high - low)
+    torch.testing.assert_close(hard, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_partners_are_a_permutation_an_image_or_one_image_for_the_batch() -> None:
+    dealt = PermutedStyleMix(probability=1.0).draw(9)
+    assert list(dealt.levels) == [2, 3, 4]
+    for level in dealt.levels.values():
+        assert sorted(level.permutation.tolist()) == list(range(9))
+        assert level.weight.shape == (9, 1)
+    assert dealt.levels[2].permutation.tolist() != dealt.levels[3].permutation.tolist()
+    one = PermutedStyleMix(probability=1.0, style_per="batch", weight_per="channel").draw(9)
+    for number, channels in ((2, 32), (3, 16), (4, 16)):
+        assert len(one.levels[number].permutation.unique()) == 1
+        assert one.levels[number].permutation.shape == (9,)
+        assert one.levels[number].weight.shape == (9, channels)
+
+
+def test_levels_are_active_as_often_as_with_flows() -> None:
+    stylizer = PermutedStyleMix()
+    active = sum(len(stylizer.draw(2).levels) for _ in range(400))
+    assert active == pytest.approx(600, abs=70)
+    assert stylizer.draw(2, probability=0.0) == DrawnPermutations({})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"levels": [5]}, r"levels=\[5\]: expected some of \[0, 1, 2, 3, 4\]"),
+        ({"levels": []}, r"levels=\[\]"),
+        ({"levels": [2, 2]}, "each once"),
+        ({"output": "latent"}, "output='latent'"),
+        ({"alpha": 0.0}, "alpha=0.0"),
+    ],
+)
+def test_wrong_settings_are_told(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PermutedStyleMix(**settings)
