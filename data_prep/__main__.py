@@ -5,6 +5,7 @@ To add a command, write a function here that imports what it needs when it is ca
 
 from __future__ import annotations
 
+import errno
 import inspect
 import re
 import sys
@@ -125,17 +126,27 @@ def dicom(input: str, output: str, series: str | None = None) -> None:
     _say_written(convert_dicom(str(input), str(output), series=None if series is None else series))
 
 
-def check(dataset: str, fix_report: str | None = None, workers: int | None = None) -> int:
+def check(
+    dataset: str,
+    fix_report: str | None = None,
+    workers: int | None = None,
+    image_size: tuple[int, ...] = (224, 224),
+    pixel_spacing: tuple[float, ...] | None = (0.625, 0.625),
+) -> int:
     """Check everything about a data set at once: files, geometry, values, labels, splits, duplicates.
 
     Args:
         dataset: folder of the data set.
         fix_report: JSON file to write the problems and their remedies to.
         workers: processes; one a core by default.
+        image_size: for volumes, the image_size that training is to be given: labels outside of it are told.
+        pixel_spacing: likewise, in mm; null if whole slices are to be resized.
     """
     from data_prep.check import check_dataset
 
-    return check_dataset(str(dataset), fix_report=fix_report, workers=workers)
+    return check_dataset(
+        str(dataset), fix_report=fix_report, workers=workers, image_size=image_size, pixel_spacing=pixel_spacing
+    )
 
 
 def preview(dataset: str, output: str | None = None) -> None:
@@ -170,10 +181,12 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "download-links": download_links,
 }
 _HELP = ("-h", "--help")
+# A full disk, a used-up quota and a file beyond the limit; Windows has not all of them.
+_FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status: 0, 1 for a mistake in the input, 2 for one in the command line.
+    """Run one command and return the exit status: 0, 1 for a mistake, 130 if it was interrupted (Ctrl-C).
 
     `check` has the status 1 for a data set with errors.
     """
@@ -187,9 +200,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = fire.Fire(COMMANDS, command=words, name="data_prep", serialize=lambda _: None)
     # OSError: a full disk, a folder that may not be written, a file that went away.
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_worded(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; no half-made folder was kept. Run the same command again.", file=sys.stderr)
+        return 130
     return status if isinstance(status, int) else 0
+
+
+def _worded(error: Exception) -> str:
+    """Return what to say of an error; one of the operating system has no remedy of its own."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename is not None else ""
+    if error.errno in _FULL:
+        return (
+            f"{where}{error.strerror}. Nothing half-made was kept: make room, or give a folder on another disk, and "
+            "run the same command again."
+        )
+    return f"{where}{error.strerror}. Check that the file is there and its permissions, and run the same command again."
 
 
 def _checked(words: Sequence[str]) -> list[str]:

@@ -29,7 +29,8 @@ def building(output: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         ValueError: ``output`` exists and is not an empty folder, cannot be replaced by another folder (the working
-            folder, a mounted one), or its folder cannot be made. Nothing was made then.
+            folder, a mounted one), or its folder cannot be made. Nothing was made then. Or another process filled it
+            in the meantime.
     """
     target = empty_output(output)
     if target == Path(os.path.realpath(os.curdir)) or os.path.ismount(target):
@@ -43,9 +44,17 @@ def building(output: str | os.PathLike[str]) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o777 & ~umask)
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
+        try:
+            if target.exists():
+                target.rmdir()
+            partial.rename(target)
+        except OSError as error:
+            if not target.is_dir() or not any(target.iterdir()):
+                raise
+            raise ValueError(
+                f"--output {output}: another process filled it meanwhile, and its content was left as it is. Look at "
+                "it, or give another folder."
+            ) from error
 
 
 def empty_output(output: str | os.PathLike[str]) -> Path:
@@ -82,7 +91,7 @@ def scratch_folder(place: Path, name: str) -> Iterator[Path]:
         ValueError: the folder cannot be made.
     """
     _remove_left_behind(place, name)
-    with _signals_as_exit():
+    with signals_as_exit():
         try:
             partial = Path(tempfile.mkdtemp(prefix=f"{_prefix(name)}{os.getpid()}-", dir=place))
         except OSError as error:
@@ -123,7 +132,7 @@ def _is_running(process: int) -> bool:
 
 
 @contextmanager
-def _signals_as_exit() -> Iterator[None]:
+def signals_as_exit() -> Iterator[None]:
     """Let the signals that ask a process to end raise ``SystemExit``, so that what must be undone is undone."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -8,9 +8,13 @@ image at a time, so that memory does not grow with the number or the size of the
 from __future__ import annotations
 
 import dataclasses
+import math
 import multiprocessing
 import os
+import signal
 import sys
+import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,11 +28,15 @@ from rich.table import Column, Table
 from rich.text import Text
 from tqdm import tqdm
 
+from data_prep.building import signals_as_exit
 from data_prep.check_case import CaseJob, CaseResult, check_case
 from data_prep.check_description import Problem, duplicates, missing_regions, read_description, shown
 from mixstyleflow_monai.artifacts import write_json
 from mixstyleflow_monai.data.dataset_description import DatasetDescription, read_json
 
+IMAGE_SIZE, PIXEL_SPACING = (224, 224), (0.625, 0.625)
+"""Of the training configuration that is shipped, in pixels and mm."""
+Field = tuple[tuple[int, ...], tuple[float, ...] | None]
 # Reading is limited by the disk beyond this, and each process needs some 100 MB.
 _MAX_WORKERS = 8
 _SHOWN_PROBLEMS = 500
@@ -40,6 +48,8 @@ def check_dataset(
     *,
     fix_report: str | os.PathLike[str] | None = None,
     workers: int | None = None,
+    image_size: Sequence[float] = IMAGE_SIZE,
+    pixel_spacing: Sequence[float] | None = PIXEL_SPACING,
     console: Console | None = None,
 ) -> int:
     """Check everything about a data set, print all problems in one table and say whether there are errors.
@@ -48,6 +58,9 @@ def check_dataset(
         dataset: folder that holds ``dataset.json``, or the path of such a file. It is only read.
         fix_report: JSON file to write the same problems to; an earlier report is replaced, and nothing else.
         workers: processes, at least 1; one a core, and 8 at most, by default. With 1 no other process is started.
+        image_size: pixels of the network's input, left-right and front-back, that training is to be given; for volumes,
+            whose labels are looked for outside of them.
+        pixel_spacing: mm of these pixels; None if whole slices are to be resized.
         console: where the table is printed; standard output by default.
 
     Returns:
@@ -59,9 +72,10 @@ def check_dataset(
             workers that is none, or a worker that was killed.
     """
     count = _worker_count(workers)
+    field = _checked_field(image_size, pixel_spacing)
     description, problems = read_description(dataset)
     report = _report_path(fix_report, description)
-    results = _check_cases(description, count)
+    results = _check_cases(description, count, field)
     for case, result in zip(description.cases, results, strict=True):
         problems += [
             Problem(fault.severity, case.id, shown(fault.file, description), fault.text, fault.remedy)
@@ -86,6 +100,24 @@ def _worker_count(workers: Any) -> int:
     return workers
 
 
+def _checked_field(image_size: Any, pixel_spacing: Any) -> Field:
+    """Check the two options that say what training sees of a volume."""
+    if isinstance(pixel_spacing, str) and pixel_spacing.lower() in ("null", "none"):
+        pixel_spacing = None
+    for name, value, example in (
+        ("image_size", image_size, "224,224"),
+        ("pixel_spacing", pixel_spacing, "0.625,0.625"),
+    ):
+        if value is None and name == "pixel_spacing":
+            continue
+        numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        good = [isinstance(n, int | float) and not isinstance(n, bool) and 0 < n < math.inf for n in numbers]
+        if len(numbers) != 2 or not all(good):
+            null = "" if name == "image_size" else ", or null"
+            raise ValueError(f"--{name}: found {value!r}, allowed: two numbers above 0, such as {example}{null}")
+    return tuple(int(n) for n in image_size), None if pixel_spacing is None else tuple(map(float, pixel_spacing))
+
+
 def _report_path(fix_report: Any, description: DatasetDescription) -> Path | None:
     """Check before the long work that the report can be written, and that it takes the place of no data."""
     if fix_report is None:
@@ -107,6 +139,13 @@ def _report_path(fix_report: Any, description: DatasetDescription) -> Path | Non
             f"--fix-report {path}: exists and is not a report of an earlier check, so it is not replaced; give another "
             "name, or remove it first."
         )
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--fix-report {path}: nothing can be written to {path.parent} ({error.strerror}); give another folder."
+        ) from error
     return path
 
 
@@ -119,11 +158,10 @@ def _is_report(path: Path) -> bool:
     return isinstance(content, dict) and set(content) == _REPORT_KEYS and content["format"] == 1
 
 
-def _check_cases(description: DatasetDescription, workers: int) -> list[CaseResult]:
+def _check_cases(description: DatasetDescription, workers: int, field: Field) -> list[CaseResult]:
     """Check each case alone; results are in the order of the cases."""
-    jobs = [
-        CaseJob(case, description.spatial_dims, description.channels, description.regions) for case in description.cases
-    ]
+    facts = (description.spatial_dims, description.channels, description.regions, *field)
+    jobs = [CaseJob(case, *facts) for case in description.cases]
     with _mapping(jobs, min(workers, len(jobs))) as results:
         try:
             return list(tqdm(results, total=len(jobs), desc=f"check {description.name}", unit="case"))
@@ -141,11 +179,39 @@ def _mapping(jobs: Sequence[CaseJob], workers: int) -> Iterator[Iterator[CaseRes
         yield map(check_case, jobs)
         return
     # Not forked: the progress bar has a thread, and a fork copies locks that threads hold.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+    with signals_as_exit():
+        try:
+            with _interrupts_ignored():
+                results = pool.map(check_case, jobs)
+            yield results
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Start processes that ignore Ctrl-C, which reaches all of them: the first one ends the others."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        yield pool.map(check_case, jobs)
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
+        signal.signal(signal.SIGINT, previous)
+
+
+def _end_with_parent() -> None:
+    """Make this worker end when the process that started it is gone, which it would otherwise wait for without end."""
+
+    def wait() -> None:
+        if (parent := multiprocessing.parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _report(description: DatasetDescription, problems: Sequence[Problem], counts: Counter[str]) -> dict[str, Any]:

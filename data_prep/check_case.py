@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,8 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
-from data_prep.image_files import ValueHash, number, stored_bytes
+from data_prep.image_files import ValueHash, number
+from data_prep.volume_files import stored_bytes
 from mixstyleflow_monai.artifacts import sha256_file
 from mixstyleflow_monai.data.case_checks import header_faults
 from mixstyleflow_monai.data.dataset_description import Case
@@ -29,22 +30,32 @@ from mixstyleflow_monai.data.file_faults import (
     open_picture,
     unreadable,
 )
+from mixstyleflow_monai.data.grids import network_field
+from mixstyleflow_monai.data.label_field import REMEDY, shares_outside, shown_field, shown_shares
 
 # Values looked at together; 8 bytes each, and a few copies of them.
 _PIECE = 2**20
 _SHOWN_VALUES = 8
 _SPACING_TOLERANCE = 0.01
 _MIN_PIXEL, _MAX_PIXEL = 1e-5, 10.0
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
 class CaseJob:
-    """A case with what the data set says of all cases."""
+    """A case with what the data set says of all cases, and what training is to see of volumes.
+
+    Attributes:
+        image_size: pixels of the network's input along left-right and front-back.
+        pixel_spacing: mm along the same; None where whole slices are resized.
+    """
 
     case: Case
     spatial_dims: int
     channels: int
     regions: dict[str, list[int]]
+    image_size: tuple[int, ...] = (1, 1)
+    pixel_spacing: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -75,7 +86,7 @@ def check_case(job: CaseJob) -> CaseResult:
             result.faults.append(unreadable(case.image, error))
     if case.label not in blocked:
         try:
-            result.region_sizes = _check_label(case.label, job.spatial_dims, job.regions, result.faults)
+            result.region_sizes = _check_label(job, result.faults)
         except Exception as error:  # as above
             result.faults.append(unreadable(case.label, error))
     for kind, path in (("image", case.image), ("label", case.label)):
@@ -127,27 +138,35 @@ def _check_image(path: Path, faults: list[Fault]) -> str:
         found = " and ".join(f"{count} {name}" for count, name in ((nans, "NaN"), (infinities, "infinite")) if count)
         remedy = "replace them, for example by the value of the background"
         faults.append(Fault(path, f"has {found} values, expected finite numbers", remedy))
+    elif max(abs(low), abs(high)) > _LARGEST:
+        text = f"has values from {low:g} to {high:g}, more than float32 holds, in which the network computes"
+        faults.append(Fault(path, text, "scale the values, or export it again"))
     elif low == high:
         remedy = "export it again, or remove the case"
         faults.append(Fault(path, f"is constant: every value is {number(low)}", remedy))
     return digest.hexdigest()
 
 
-def _check_label(
-    path: Path, spatial_dims: int, regions: Mapping[str, list[int]], faults: list[Fault]
-) -> dict[str, int] | None:
+def _check_label(job: CaseJob, faults: list[Fault]) -> dict[str, int] | None:
     """Look for values that no region knows; return the size of each region, None where that cannot be told."""
-    known = sorted({0, *(value for values in regions.values() for value in values)})
-    counts = dict.fromkeys(known, 0)
+    path, field = job.case.label, _field(job)
+    known = sorted({0, *(value for values in job.regions.values() for value in values)})
+    counts, inside = dict.fromkeys(known, 0), dict.fromkeys(known, 0)
     unknown: set[float] = set()
+    start = 0
     for piece in pieces(path):
-        if piece.ndim != spatial_dims:
+        if piece.ndim != job.spatial_dims:
             return None
         strange = np.ones(piece.shape, dtype=bool)
+        # The pieces of a volume divide its last axis.
+        low, high = (max(0, end - start) for end in (field[2].start, field[2].stop)) if field else (0, 0)
         for value in known:
             here = piece == value
             counts[value] += int(np.count_nonzero(here))
+            if field:
+                inside[value] += int(np.count_nonzero(here[field[0], field[1], low:high]))
             strange &= ~here
+        start += piece.shape[-1]
         if strange.any() and len(unknown) <= _SHOWN_VALUES:
             unknown |= set(np.unique(piece[strange])[: _SHOWN_VALUES + 1].tolist())
     if unknown:
@@ -155,7 +174,28 @@ def _check_label(
     elif not any(count for value, count in counts.items() if value):
         remedy = "check that it is the right label; keep it if the case shows none of the regions"
         faults.append(Fault(path, "is background only", remedy, "warning"))
-    return {region: sum(counts[value] for value in values) for region, values in regions.items()}
+    elif not counts[0]:
+        remedy = "check that it is the right label, and not inverted; keep it if the case shows nothing else"
+        faults.append(Fault(path, "has no background: every value belongs to a region", remedy, "warning"))
+    sizes, seen = (
+        {region: sum(count[value] for value in values) for region, values in job.regions.items()}
+        for count in (counts, inside)
+    )
+    if field and job.pixel_spacing is not None and (shares := shares_outside(sizes, seen)):
+        text = f"has {shown_shares(shares)} outside of {shown_field(job.image_size, job.pixel_spacing)}"
+        faults.append(Fault(path, text, REMEDY, "warning"))
+    return sizes
+
+
+def _field(job: CaseJob) -> tuple[slice, slice, slice] | None:
+    """Return the voxels of a volume that the network sees; None where it sees all, or nobody can tell."""
+    if job.spatial_dims != 3 or job.pixel_spacing is None:
+        return None
+    volume = load_volume(job.case.label)
+    affine = np.asarray(volume.affine, dtype=np.float64)
+    if not has_place(affine) or len(volume.shape) != 3:
+        return None
+    return network_field(volume.shape, affine, job.image_size, job.pixel_spacing)
 
 
 def _value_fault(path: Path, unknown: set[float], known: list[int]) -> Fault:

@@ -17,15 +17,16 @@ from data_prep.image_files import (
     UnusableCase,
     array_hash,
     centre_crop,
-    copy_volume,
     is_colour,
     name_of,
     read_image,
     read_label,
     remap,
+    similar_name,
     write_png,
 )
 from data_prep.import_summary import LeftOut
+from data_prep.volume_files import copy_volume
 from mixstyleflow_monai.artifacts import sha256_file
 
 
@@ -77,8 +78,12 @@ def find_cases(spec: FolderSpec, domain: DomainSpec, root: Path) -> list[FoundCa
         if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
             raise ValueError(f"{where}.images: {str(path)!r} has a name that is not UTF-8; rename the file.")
     if not paths:
+        hint = " Write / between folders." if "\\" in domain.images else ""
+        above = root.resolve().parent
+        if domain.images.split("/")[0] == root.resolve().name and any(above.glob(domain.images)):
+            hint = f" It matches files under {above}: is that the root?"
         raise ValueError(
-            f"{where}.images: {domain.images!r} matches no file under {root}; correct the pattern, or --root."
+            f"{where}.images: {domain.images!r} matches no file under {root}; correct the pattern, or --root.{hint}"
         )
     names = _case_names(paths)
     unknown = sorted(set(domain.exclude) - set(names))
@@ -222,7 +227,8 @@ def take_case(case: FoundCase, folder: Path, root: Path, channels: int, spatial_
             reason = f"{relative_to(path, root)} is a link that leads nowhere or in a circle"
             raise UnusableCase(reason, "put the file itself in its place")
     if not os.path.isfile(case.label):
-        raise UnusableCase(f"no label {relative_to(case.label, root)}", "add it, or correct `labels`")
+        reason = f"no label {relative_to(case.label, root)}{similar_name(case.label)}"
+        raise UnusableCase(reason, "add it, or correct `labels`")
     return _take_2d(case, folder, channels) if spatial_dims == 2 else _take_3d(case, folder)
 
 

@@ -1,42 +1,31 @@
 """Reading images and labels as they are found, and writing them in the form that a data set holds.
 
-2-D files go through Pillow, volumes through nibabel. A file that cannot be used raises :class:`UnusableCase`, whose
-text says why; the caller reports the case and goes on. A label value without a meaning raises ``ValueError``, because
-it is a mistake in the spec and would repeat in every file.
+2-D files go through Pillow; for volumes see `data_prep.volume_files`. A file that cannot be used raises
+:class:`UnusableCase`, whose text says why; the caller reports the case and goes on. A label value without a meaning
+raises ``ValueError``, because it is a mistake in the spec and would repeat in every file.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import math
 import os
-import shutil
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mixstyleflow_monai.data.file_faults import (
-    Fault,
-    claimed_bytes,
-    is_volume,
-    open_picture,
-    picture_faults,
-    unreadable,
-    volume_faults,
-)
+from mixstyleflow_monai.data.file_faults import Fault, open_picture, picture_faults, unreadable
 
-AFFINE_TOLERANCE = 1e-3
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L")
 _GREY_MODES = ("1", "L", "LA", *_WIDE_MODES)
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX")
 _PIECE = 2**20
-"""Values converted together, and bytes read together."""
+"""Values converted together."""
 
 
 class UnusableCase(Exception):
@@ -47,9 +36,36 @@ class UnusableCase(Exception):
         self.remedy = remedy
 
 
+class SeveralValues(ValueError):
+    """A label file with more than one value a pixel; ``fault`` says it without the file."""
+
+    def __init__(self, path: Path, fault: str) -> None:
+        super().__init__(
+            f"{path}: label {fault}, expected one value a pixel (indexed, grey, or equal channels). Save it as indexed "
+            "PNG and map the indices with `label_values`."
+        )
+        self.fault = fault
+
+
 def name_of(path: Path) -> str:
     """Return the file name without its suffix, where ``.nii.gz`` is one suffix."""
     return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
+
+
+def similar_name(path: Path) -> str:
+    """Return a note on the file beside a missing one whose name only looks the same; empty if there is none.
+
+    Linux takes "A.png" and "a.png" for two names, and so letters that macOS writes in two parts.
+    """
+    if not path.parent.is_dir():
+        return ""
+    wanted = _plain(path.name)
+    found = next((name for name in sorted(os.listdir(path.parent)) if _plain(name) == wanted), None)
+    return f", but {found} (other upper and lower case, or accents written otherwise)" if found else ""
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def is_colour(path: Path) -> bool:
@@ -70,23 +86,23 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     try:
         with open_picture(path) as image:
             # Indexed colours are turned into RGB where an image is wanted.
-            _refuse(picture_faults(Path(path), image, is_label=True))
+            refuse(picture_faults(Path(path), image, is_label=True))
             image.load()
             return image.copy()
     except UnusableCase:
         raise
     except Exception as error:  # whatever Pillow raises, the file is at fault
-        raise _unusable(unreadable(Path(path), error), error) from error
+        raise unusable(unreadable(Path(path), error), error) from error
 
 
-def _refuse(faults: Sequence[Fault]) -> None:
+def refuse(faults: Sequence[Fault]) -> None:
     """Leave out a case for the first error among the faults of a file."""
     for fault in faults:
         if fault.severity == "error":
-            raise _unusable(fault)
+            raise unusable(fault)
 
 
-def _unusable(fault: Fault, error: Exception | None = None) -> UnusableCase:
+def unusable(fault: Fault, error: Exception | None = None) -> UnusableCase:
     """Return a fault as the reason for leaving out a case; of an unexpected error the kind is enough."""
     known = error is None or not fault.text.startswith("cannot be read (")
     text = fault.text if known else f"cannot be read ({type(error).__name__})"
@@ -142,20 +158,20 @@ def read_label(path: Path) -> NDArray[Any]:
 
     Raises:
         UnusableCase: unreadable.
-        ValueError: a colour file whose channels differ.
+        SeveralValues: a colour file whose channels differ, or one of which a part is transparent.
     """
     image = open_image(path)
     values = np.asarray(image)
     if image.mode == "1":
         return values.astype(np.uint8)
-    if image.mode == "LA":
+    # The label may be in the transparency alone, and colours that nobody sees may be anything.
+    if image.mode in ("LA", "PA", "RGBA") and np.ptp(values[..., -1]) > 0:
+        raise SeveralValues(path, f"of mode {image.mode} is transparent in places")
+    if image.mode in ("LA", "PA"):
         return values[..., 0]
     if values.ndim == 3:
         if image.mode not in ("RGB", "RGBA") or (values[..., :3] != values[..., :1]).any():
-            raise ValueError(
-                f"{path}: label of mode {image.mode} has colours, expected one value a pixel (indexed, grey, or equal "
-                "channels). Save it as indexed PNG and map the indices with `label_values`."
-            )
+            raise SeveralValues(path, f"of mode {image.mode} has colours")
         return values[..., 0]
     return values
 
@@ -224,7 +240,8 @@ def write_png(path: Path, values: NDArray[Any]) -> None:
 class ValueHash:
     """Hash of an array that is equal for equal numbers, whatever type, byte order or scale factor they are stored with.
 
-    Values are taken as float64 after scaling. Given piece by piece, the hash does not depend on the size of the pieces.
+    Values are rounded to float32 after scaling, as the network gets them: whole numbers with a scale factor and their
+    scaled copy in floating point are then equal. Given piece by piece, the hash does not depend on the pieces' size.
     """
 
     def __init__(self, axis: int) -> None:
@@ -240,7 +257,8 @@ class ValueHash:
     def update(self, piece: NDArray[Any]) -> None:
         """Add the next piece; all pieces have the same size along the other axes."""
         # Adding 0 turns -0.0 into 0.0. With the divided axis outermost, the bytes of the pieces follow on.
-        values = piece.astype(np.float64) + 0.0
+        with np.errstate(over="ignore"):
+            values = piece.astype(np.float32) + np.float32(0.0)
         self._digest.update(np.ascontiguousarray(values.T if self._axis else values).data)
         before = self._shape[self._axis] if self._shape else 0
         self._shape = list(piece.shape)
@@ -266,107 +284,3 @@ def array_hash(values: NDArray[Any], axis: int = 0) -> str:
     for start in range(0, along, step):
         result.update(values[(slice(None),) * axis + (slice(start, start + step),)])
     return result.hexdigest()
-
-
-def open_volume(path: Path, dimensions: int = 3) -> nib.Nifti1Image:
-    """Open a NIfTI volume whose header and length are sound; its values are not kept in memory.
-
-    Args:
-        path: the file.
-        dimensions: 3, or 4 where the channels of the volume are along the fourth axis.
-
-    Raises:
-        UnusableCase: missing, unreadable, damaged, not NIfTI, of other dimensions, not one real number a voxel, or
-            without a valid place.
-    """
-    if not is_volume(path):
-        raise UnusableCase(f"{path.name} is not named .nii or .nii.gz", "convert it to NIfTI, or correct `images`")
-    volume, faults = volume_faults(path, dimensions)
-    if volume is not None and len(volume.shape) != dimensions:
-        reason = f"{path.name} has {len(volume.shape)} dimensions {volume.shape}, expected {dimensions}"
-        if dimensions != 3:
-            raise UnusableCase(reason, "give the file as released, with all its channels")
-        raise UnusableCase(f"{reason}; split it", "keep the volume that was labelled; axes of length 1 can be dropped")
-    _refuse(faults)
-    if volume is None:
-        raise UnusableCase(f"{path.name} cannot be read", "copy or download it again")
-    try:
-        # Read to its end, a compressed file also has its checksum compared.
-        found, claimed = stored_bytes(path), claimed_bytes(volume)
-    except Exception as error:  # whatever gzip raises, the file is at fault
-        raise _unusable(unreadable(path, error), error) from error
-    if found < claimed:
-        text = f"is cut off: it holds {found:,} bytes, its header claims {claimed:,}"
-        raise _unusable(Fault(path, text, "copy or download it again"))
-    return volume
-
-
-def volume_values(volume: nib.Nifti1Image, path: Path) -> NDArray[Any]:
-    """Return the scaled values of an opened volume.
-
-    Raises:
-        UnusableCase: the file ends early or is damaged.
-    """
-    try:
-        return np.asanyarray(volume.dataobj)
-    except Exception as error:  # whatever nibabel raises, the file is at fault
-        raise _unusable(unreadable(path, error), error) from error
-
-
-def stored_bytes(path: Path) -> int:
-    """Return the number of uncompressed bytes in a file, read to its end a piece at a time.
-
-    nibabel stops at the last voxel and so does not compare the checksum that stands behind it.
-
-    Raises:
-        OSError, EOFError, zlib.error: a gzip file that is damaged or cut off.
-    """
-    if not path.name.lower().endswith(".gz"):
-        return path.stat().st_size
-    total = 0
-    with gzip.open(path) as stream:
-        while piece := stream.read(_PIECE):
-            total += len(piece)
-    return total
-
-
-def copy_volume(
-    image: Path, label: Path, label_values: Mapping[int, int], outputs: tuple[Path, Path]
-) -> dict[str, Any]:
-    """Copy a volume unchanged and write its label with mapped values on the same grid.
-
-    Args:
-        image: NIfTI volume.
-        label: NIfTI label of the same shape and affine.
-        label_values: value to write for each value found.
-        outputs: paths for the image and for the label.
-
-    Returns:
-        ``{"spacing": mm along each array axis, "pixels": hash of the voxels, "label": the written values}``.
-
-    Raises:
-        UnusableCase: unreadable, image values that are not finite, or the grids differ.
-        ValueError: the label has a value without an entry.
-    """
-    volume, found = open_volume(image), open_volume(label)
-    if volume.shape != found.shape:
-        remedy = "give the label that was drawn on this image"
-        raise UnusableCase(f"image has shape {volume.shape}, label {found.shape}", remedy)
-    gap = float(np.abs(volume.affine - found.affine).max())
-    if not gap <= AFFINE_TOLERANCE:
-        remedy = "copy the image's affine to the label if they show the same, else give the right label"
-        raise UnusableCase(f"affines of image and label differ by {gap:.3g}, allowed {AFFINE_TOLERANCE}", remedy)
-    voxels, values = volume_values(volume, image), volume_values(found, label)
-    bad = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
-    if bad:
-        remedy = "replace them, for example by the value of the background"
-        raise UnusableCase(f"{image.name} has {bad} voxels that are NaN or infinite", remedy)
-    values = remap(values, label_values, label)
-    for output in outputs:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(image, outputs[0])
-    written = nib.Nifti1Image(values, volume.affine)
-    written.header.set_xyzt_units("mm")
-    nib.save(written, outputs[1])
-    spacing = [round(float(size), 6) for size in nib.affines.voxel_sizes(volume.affine)]
-    return {"spacing": spacing, "pixels": array_hash(voxels, axis=2), "label": values}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
+from data_prep.building import scratch_folder
 from data_prep.contact_sheet import CASES_PER_SHEET, domain_sheet
 from data_prep.intensity_histograms import CASES_PER_DOMAIN, draw_intensities, save_histograms
 from mixstyleflow_monai.data.case_checks import check_headers
@@ -22,7 +22,8 @@ HISTOGRAM_FILE = "intensities.png"
 def preview_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> list[Path]:
     """Write ``cases_DOMAIN.png`` for each domain and ``intensities.png`` for all of them.
 
-    Everything is drawn before the first file is put in place, so that an error leaves an earlier preview as it was.
+    Everything is drawn before the first file is put in place, so that an error leaves an earlier preview as it was, and
+    so does an end that is asked for (Ctrl-C, SIGTERM).
     Memory does not grow with the number of cases: at most 24 a domain are drawn and 50 are read for the histograms,
     at equal steps, one after the other.
 
@@ -49,13 +50,13 @@ def preview_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[s
         target.parent.mkdir(parents=True, exist_ok=True)
         # Beside the final place, because a rename is atomic within one file system only.
         place = target if target.is_dir() else target.parent
-        with tempfile.TemporaryDirectory(prefix=f".partial-{target.name}-", dir=place) as name:
+        with scratch_folder(place, target.name) as scratch:
             drawn = []
             with tqdm(total=steps, desc=f"preview {description.name}", unit="case") as progress:
                 for domain, file in zip(domains, _file_names(domains), strict=True):
-                    drawn.append(domain_sheet(description, domain, Path(name) / file, progress=progress))
+                    drawn.append(domain_sheet(description, domain, scratch / file, progress=progress))
                 intensities = {domain: draw_intensities(description, domain, progress=progress) for domain in domains}
-            drawn.append(save_histograms(description, intensities, Path(name) / HISTOGRAM_FILE))
+            drawn.append(save_histograms(description, intensities, scratch / HISTOGRAM_FILE))
             target.mkdir(exist_ok=True)
             return [path.replace(target / path.name) for path in drawn]
     except OSError as error:

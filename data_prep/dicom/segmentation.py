@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from data_prep.dicom.files import Segmentation, without_identity
 from data_prep.dicom.grid import GRID_TOLERANCE, grid_distance, to_ras
 from data_prep.dicom.series import Series
-from data_prep.image_files import UnusableCase, open_volume
+from data_prep.image_files import UnusableCase
+from data_prep.volume_files import open_volume
 
 # More values than this in a file beside the images: it is an image, not a label.
 MAX_VALUES = 64

@@ -132,6 +132,9 @@ def judge(uid: str, instances: Sequence[Instance]) -> Series:
     series.size = (columns, rows, sum(instance.frames for instance in kept))
     if len(kept) < len(instances):
         series.notes.append(f"copies of the same image left out: {len(instances) - len(kept)}")
+    if tags["PhotometricInterpretation"] == "MONOCHROME1":
+        done = "inverted, so that 0 is black" if kept[0].frames == 1 else "kept, so that it looks like a negative"
+        series.notes.append(f"stored with 0 as white (MONOCHROME1): values are {done}")
     if not tags["PatientID"]:
         series.notes.append(_NAMED if person(tags) else _NAMELESS)
     series.problem = _kind_problem(kept) or _mixture_problem(kept)
@@ -171,6 +174,8 @@ def _mixture_problem(instances: Sequence[Instance]) -> str:
         ("orientations", _near([instance.tags["ImageOrientationPatient"] for instance in instances])),
         ("pixel spacings", _near([instance.tags["PixelSpacing"] for instance in instances])),
         ("frames of reference", [instance.tags["FrameOfReferenceUID"] for instance in instances]),
+        # GDCM inverts the values of those that show 0 as white.
+        ("photometric interpretations", [i.tags["PhotometricInterpretation"] or "MONOCHROME2" for i in instances]),
         ("patients", [person(instance.tags) for instance in instances]),
     ]
     for name, values in named:

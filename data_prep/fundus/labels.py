@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.image_files import UnusableCase, open_image, read_label
+from data_prep.image_files import SeveralValues, UnusableCase, open_image, read_label
 
 BACKGROUND, RIM, CUP = 0, 1, 2
 REGIONS = {"disc": [RIM, CUP], "cup": [CUP]}
@@ -77,11 +77,10 @@ class GreyCoding:
         """Read the file of one image.
 
         Raises:
-            UnusableCase: unreadable.
-            ValueError: a colour file whose channels differ, where the coding has exact values.
+            UnusableCase: unreadable, or a colour file whose channels differ, where the coding has exact values.
         """
         (path,) = paths
-        return (np.asarray(open_image(path).convert("L")) if self.by_threshold else read_label(path),)
+        return (np.asarray(open_image(path).convert("L")) if self.by_threshold else _read_grey(path),)
 
     def decode(self, found: Sequence[NDArray[Any]]) -> NDArray[np.uint8] | None:
         """Return 0 background, 1 rim, 2 cup, shape of the file; None if a value lies outside of all ranges."""
@@ -122,10 +121,9 @@ class ExpertShares:
         """Read the maps of the disc and of the cup.
 
         Raises:
-            UnusableCase: unreadable, or maps of different sizes.
-            ValueError: a colour file whose channels differ.
+            UnusableCase: unreadable, colour files whose channels differ, or maps of different sizes.
         """
-        disc, cup = (read_label(path) for path in paths)
+        disc, cup = (_read_grey(path) for path in paths)
         if disc.shape != cup.shape:
             sizes = " and ".join(f"{shape[0]} x {shape[1]}" for shape in (disc.shape, cup.shape))
             reason = f"maps of disc and cup differ in size: {sizes} (rows x columns)"
@@ -144,6 +142,15 @@ class ExpertShares:
             votes.append(count >= self.needed)
         disc, cup = votes
         return np.where(disc & cup, CUP, np.where(disc, RIM, BACKGROUND)).astype(np.uint8)
+
+
+def _read_grey(path: Path) -> NDArray[Any]:
+    """Read a label file of one value a pixel."""
+    try:
+        return read_label(path)
+    except SeveralValues as error:
+        reason = f"label {path.name} {error.fault}, and those of the release have one grey value a pixel"
+        raise UnusableCase(reason, "restore it from the release") from error
 
 
 def implausible(label: NDArray[np.uint8]) -> str | None:

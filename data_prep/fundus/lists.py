@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from data_prep.fundus.layouts import PARTS, ListedCase
+from data_prep.image_files import similar_name
 from mixstyleflow_monai.data.schema_checks import did_you_mean, raise_problems
 
 RATERS = 6
@@ -68,12 +69,12 @@ def _cases_of_list(path: Path, domain: str, rater: int, seen: dict[Path, str]) -
         if faults:
             problems += faults
             continue
-        image = path.parent / row["image"]
-        mask, mask_rater, fault = _mask_of(path.parent / row["mask"], rater)
+        image = _listed_file(path.parent, row["image"])
+        mask, mask_rater, fault = _mask_of(_listed_file(path.parent, row["mask"]), rater)
         files = dict(zip(COLUMNS, (image, mask), strict=True))
         problems += [
-            f"{where}: {column} {row[column]!r}: no file {file.relative_to(path.parent).as_posix()} in {path.parent}; "
-            "unpack the release again"
+            f"{where}: {column} {row[column]!r}: no file {file.relative_to(path.parent).as_posix()} in {path.parent}"
+            f"{similar_name(file)}; unpack the release again"
             for column, file in files.items()
             if not (file.is_file() or (column == "mask" and fault))
         ]
@@ -93,7 +94,11 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     try:
         # utf-8-sig: spreadsheet programs put a byte order mark in front of the first column's name.
         with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, strict=True, restval="")
+            first = stream.readline()
+            stream.seek(0)
+            # Spreadsheet programs of some languages write semicolons.
+            delimiter = next((sign for sign in ",;\t" if len(first.split(sign)) > 1), ",")
+            reader = csv.DictReader(stream, strict=True, restval="", delimiter=delimiter)
             header = reader.fieldnames or []
             missing = [column for column in COLUMNS if column not in header]
             if missing:
@@ -108,7 +113,14 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
             for row in reader:
                 yield reader.line_num, {column: row[column].strip() for column in COLUMNS}
     except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as csv ({error}); unpack the release again.") from error
+        remedy = "save it as UTF-8, or unpack the release again"
+        raise ValueError(f"{path}: cannot be read as csv ({error}); {remedy}.") from error
+
+
+def _listed_file(folder: Path, text: str) -> Path:
+    """Return the file of a list's path, whose folders Windows divides by backslashes."""
+    plain = folder / text
+    return plain if "\\" not in text or plain.is_file() else folder / PureWindowsPath(text).as_posix()
 
 
 def _path_fault(text: str) -> str:

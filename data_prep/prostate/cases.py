@@ -16,13 +16,11 @@ from monai.data import MetaTensor
 from monai.transforms import Spacing
 from numpy.typing import NDArray
 
-from data_prep.image_files import AFFINE_TOLERANCE, UnusableCase, array_hash, number, open_volume, volume_values
+from data_prep.image_files import UnusableCase, array_hash, number
+from data_prep.volume_files import label_on_grid, open_volume, volume_values
 from mixstyleflow_monai.artifacts import sha256_file
 
 LABEL_VALUES = (0, 1, 2)
-MAX_SHIFT_VOXELS = 0.1
-"""An image and a label whose corners lie closer than this are on one grid; the gap is rounding in their headers."""
-
 MAX_RESAMPLED_VOXELS = 2**28
 """Of one volume, which takes 1 GiB as float32; 400 x 400 x 200 mm at 0.625 x 0.625 x 3.6 mm are below 2**25."""
 _MAX_NIFTI_SIDE = 32767
@@ -94,9 +92,9 @@ def take_case(case: ReleaseCase, folder: Path, spacing: Sequence[float] | None =
     volume, values = _read_image(case)
     found = open_volume(case.label)
     label = volume_values(found, case.label)
-    affine = np.asarray(volume.affine, dtype=np.float64)
     _check_label(label)
-    exact = _check_grid(affine, values.shape, np.asarray(found.affine, dtype=np.float64), label.shape)
+    affine = np.asarray(volume.affine, dtype=np.float64)
+    label, exact = label_on_grid(label, found.affine, affine, values.shape)
     sizes = None if spacing is None else array_spacing(affine, spacing)
     if sizes is not None:
         _check_size(values.shape, affine, sizes)
@@ -153,23 +151,6 @@ def _check_label(label: NDArray[Any]) -> None:
         raise UnusableCase(f"label has values {shown}, allowed: 0, 1, 2", "restore the label from the release")
     if not found.any():
         raise UnusableCase("label has no prostate voxel", "restore the label from the release")
-
-
-def _check_grid(
-    affine: NDArray[np.float64], shape: tuple[int, ...], other: NDArray[np.float64], other_shape: tuple[int, ...]
-) -> bool:
-    """Refuse a label on another grid than its image; return whether the affines agree to the last digits."""
-    if shape != other_shape:
-        raise UnusableCase(f"image has shape {shape}, label {other_shape}", "give the label of this image")
-    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*shape, 1]
-    shift = float(np.linalg.norm(corners @ (affine - other).T, axis=1).max())
-    limit = MAX_SHIFT_VOXELS * float(nib.affines.voxel_sizes(affine).min())
-    if not shift < limit:
-        raise UnusableCase(
-            f"image and label are placed {shift:.3g} mm apart by their affines, allowed {limit:.2g} mm",
-            "copy the image's affine to the label if they show the same, else give the right label",
-        )
-    return float(np.abs(affine - other).max()) <= AFFINE_TOLERANCE
 
 
 def _outputs(case: ReleaseCase, folder: Path, *, resampled: bool) -> tuple[Path, Path]:

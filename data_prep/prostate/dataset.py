@@ -103,17 +103,22 @@ def make_prostate_dataset(
         left_out.sort(key=lambda entry: (entry.domain != DOMAIN, entry.domain, entry.image))
         _check_filled(taken, [DOMAIN, *(site.name for site in found.sites)], division, left_out)
         content = _content(taken, release, found, division, left_out)
-        content["processing"] |= {
-            "spacing": wanted_spacing if resample else None,
-            "resampled": resample,
-            "interpolation": {"image": "linear", "label": "nearest"} if resample else None,
-            "train_fraction": fraction,
-            "notes": notes,
-        }
+        content["processing"] |= _facts(wanted_spacing if resample else None, fraction, notes)
         write_left_out(folder, left_out)
         save_dataset(folder, content)
     print_summary(content, {one.entry["id"]: {"prostate": one.share} for one in taken}, left_out, console)
     return Path(output) / DATASET_FILE
+
+
+def _facts(spacing: list[float] | None, fraction: float, notes: list[str]) -> dict[str, Any]:
+    """Return what the options made of the data set; ``spacing`` is None where the released grids are kept."""
+    return {
+        "spacing": spacing,
+        "resampled": spacing is not None,
+        "interpolation": None if spacing is None else {"image": "linear", "label": "nearest"},
+        "train_fraction": fraction,
+        "notes": notes,
+    }
 
 
 def _check_options(

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import lzma
 import os
+import shutil
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -32,6 +34,8 @@ DOMAIN = "decathlon"
 MODALITY = "T2"
 RELEASE_FILE = "dataset.json"
 _PARTS = ("imagesTr", "labelsTr")
+# Thirty times what the release has: a small compressed file may claim any size.
+_MAX_BYTES = 2**33
 
 _SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -85,7 +89,11 @@ def open_release(path: str | os.PathLike[str], scratch: Path) -> DecathlonReleas
     if not path.is_file():
         raise FileNotFoundError(f"--decathlon {path}: no such file or folder; give {TASK} or {TASK}.tar as released.")
     extract_release(path, scratch)
-    return read_release(_root(scratch, path))
+    try:
+        return read_release(_root(scratch, path))
+    except ValueError as error:
+        # The scratch folder is gone when the message is read.
+        raise ValueError(str(error).replace(str(scratch), str(path))) from error
 
 
 def extract_release(archive: Path, folder: Path) -> None:
@@ -98,8 +106,9 @@ def extract_release(archive: Path, folder: Path) -> None:
         folder: where its content goes; made if absent.
 
     Raises:
-        ValueError: not a tar file, a damaged one, or a member with ``..``, an absolute path, a link or a device: the
-            release has none, and such members may write outside ``folder``.
+        ValueError: not a tar file, a damaged one, one of more than 8 GiB or than fits the disk, or a member that is
+            there twice or has ``..``, an absolute path, a link or a device: the release has none, and such members may
+            write outside ``folder``.
     """
     if not hasattr(tarfile, "data_filter"):
         raise ValueError(
@@ -114,6 +123,7 @@ def extract_release(archive: Path, folder: Path) -> None:
             for member in members:
                 _refuse_unsafe(member, archive, folder)
             wanted = [member for member in members if member.isfile() and _is_wanted(member.name)]
+            _refuse_excess(wanted, archive, folder)
             for member in tqdm(wanted, desc=f"extract {archive.name}", unit="file"):
                 tar.extract(member, folder, filter="data")
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
@@ -150,6 +160,21 @@ def _refuse_unsafe(member: tarfile.TarInfo, archive: Path, folder: Path) -> None
         raise ValueError(
             f"--decathlon {archive}: member {member.name!r} is refused: {fault}. {TASK}.tar as released holds only "
             "files and folders of its own; fetch it again from its origin. Nothing was extracted."
+        )
+
+
+def _refuse_excess(wanted: Sequence[tarfile.TarInfo], archive: Path, folder: Path) -> None:
+    """Raise if a file is there twice, of which the later would silently replace the other, or for too large files."""
+    counts = Counter(PurePosixPath(member.name) for member in wanted)
+    twice = next((str(name) for name, count in counts.items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"--decathlon {archive}: holds {twice} twice; fetch {TASK}.tar again. Nothing was extracted.")
+    total, free = sum(member.size for member in wanted), shutil.disk_usage(folder).free
+    if total > min(free, _MAX_BYTES):
+        limit = f"at most {_MAX_BYTES:,} are taken" if free > _MAX_BYTES else f"{free:,} are free where --output is"
+        raise ValueError(
+            f"--decathlon {archive}: claims {total:,} bytes of images and labels, and {limit}. {TASK}.tar as released "
+            "has less than 1 GB: fetch it again, or make room. Nothing was extracted."
         )
 
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mixstyleflow_monai.data.augmentations import augmentation
-    from mixstyleflow_monai.data.case_checks import check_headers
+    from mixstyleflow_monai.data.case_checks import check_headers, check_images
     from mixstyleflow_monai.data.dataset_description import Case, DatasetDescription, load_dataset, save_dataset
     from mixstyleflow_monai.data.inference import ImageSlices, SaveLabeld, common_folder, inference_datalist
+    from mixstyleflow_monai.data.label_field import warn_of_cut_labels
     from mixstyleflow_monai.data.regions import RegionEncoding
-    from mixstyleflow_monai.data.slices import EpochOrder, SliceDataset, TrainingLoader, epoch_seed
+    from mixstyleflow_monai.data.slices import EpochOrder, ProcessSampler, SliceDataset, TrainingLoader, epoch_seed
     from mixstyleflow_monai.data.task import Task
     from mixstyleflow_monai.data.transforms import LabelMapd, RegionMasksd, RegionProbabilitiesd, preprocessing
 
@@ -25,6 +26,7 @@ __all__ = [
     "EpochOrder",
     "ImageSlices",
     "LabelMapd",
+    "ProcessSampler",
     "RegionEncoding",
     "RegionMasksd",
     "RegionProbabilitiesd",
@@ -34,12 +36,14 @@ __all__ = [
     "TrainingLoader",
     "augmentation",
     "check_headers",
+    "check_images",
     "common_folder",
     "epoch_seed",
     "inference_datalist",
     "load_dataset",
     "preprocessing",
     "save_dataset",
+    "warn_of_cut_labels",
 ]
 
 # No module here may have the name of something it exports: importing it would put the module in the name's place.
@@ -47,10 +51,11 @@ _MODULE_OF = {
     "augmentation": "augmentations",
     **dict.fromkeys(("Case", "DatasetDescription", "load_dataset", "save_dataset"), "dataset_description"),
     **dict.fromkeys(("ImageSlices", "SaveLabeld", "common_folder", "inference_datalist"), "inference"),
-    "check_headers": "case_checks",
+    **dict.fromkeys(("check_headers", "check_images"), "case_checks"),
     "RegionEncoding": "regions",
-    **dict.fromkeys(("EpochOrder", "SliceDataset", "TrainingLoader", "epoch_seed"), "slices"),
+    **dict.fromkeys(("EpochOrder", "ProcessSampler", "SliceDataset", "TrainingLoader", "epoch_seed"), "slices"),
     "Task": "task",
+    "warn_of_cut_labels": "label_field",
     **dict.fromkeys(("LabelMapd", "RegionMasksd", "RegionProbabilitiesd", "preprocessing"), "transforms"),
 }
 

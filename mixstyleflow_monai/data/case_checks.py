@@ -5,11 +5,12 @@ A mistake in an unseen domain would otherwise show up after hours, in the evalua
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import nibabel as nib
 import numpy as np
+from numpy.typing import NDArray
 
 from mixstyleflow_monai.data.dataset_description import Case, DatasetDescription
 from mixstyleflow_monai.data.file_faults import (
@@ -21,6 +22,7 @@ from mixstyleflow_monai.data.file_faults import (
     unreadable,
     volume_faults,
 )
+from mixstyleflow_monai.data.grids import axes_of, corner_distance, turn_between
 from mixstyleflow_monai.data.schema_checks import raise_problems
 
 # Parts of a voxel that image and label may be apart: labels are then moved against images, or only noticeably.
@@ -41,6 +43,50 @@ def check_headers(description: DatasetDescription) -> DatasetDescription:
     ]
     raise_problems(description.path, problems)
     return description
+
+
+def check_images(datalist: Sequence[Mapping[str, Any]], channels: int) -> None:
+    """Refuse images that a network cannot take, before the first one is segmented.
+
+    Args:
+        datalist: MONAI datalist with ``image``.
+        channels: of the network's input.
+
+    Raises:
+        ValueError: lists the images, with what was found, what is expected and the remedy.
+    """
+    problems = [
+        f"{fault.file}: {fault.text}; {fault.remedy}"
+        for item in datalist
+        for fault in image_faults(Path(item["image"]), channels)
+        if fault.severity == "error"
+    ]
+    raise_problems("images to segment", problems)
+
+
+def image_faults(path: Path, channels: int) -> list[Fault]:
+    """List what the header of an image has wrong for a network.
+
+    Args:
+        path: 2-D image or volume.
+        channels: of the network's input.
+    """
+    if is_volume(path):
+        faults = volume_faults(path)[1]
+        if channels != 1 and not faults:
+            text = f"is a volume of one channel, the network takes {channels}"
+            faults.append(Fault(path, text, "give images of the kind that it was trained on"))
+        return faults
+    try:
+        with open_picture(path) as image:
+            bands, mode = len(image.getbands()), image.mode
+            faults = picture_faults(path, image)
+    except Exception as error:  # whatever a reader raises, the file is at fault
+        return [unreadable(path, error)]
+    if bands != channels and not faults:
+        text = f"has {bands} channels (mode {mode}), the network takes {channels}"
+        faults.append(Fault(path, text, f"convert it to {'grey' if channels == 1 else 'RGB'}"))
+    return faults
 
 
 def header_faults(case: Case, spatial_dims: int, channels: int) -> list[Fault]:
@@ -91,22 +137,39 @@ def _volume_faults(case: Case, channels: int) -> list[Fault]:
         faults.append(Fault(case.image, text, "volumes have one channel: correct dataset.json"))
     if image is None or label is None or any(fault.blocks for fault in faults):
         return faults
-    if image.shape != label.shape:
+    affines = [np.asarray(volume.affine, dtype=np.float64) for volume in (image, label)]
+    if all(has_place(affine) for affine in affines) and _are_turned(image.shape, affines[0], label.shape, affines[1]):
+        axes, own = (axes_of(affine) for affine in affines)
+        text = f"is stored in the axes {axes}, its label in {own}: the same voxels in another order"
+        remedy = "write the label in the image's order of axes (`data_prep folder` does); do not copy the affine"
+        faults.append(Fault(case.image, text, remedy))
+    elif image.shape != label.shape:
         text = f"has shape {tuple(image.shape)}, its label {tuple(label.shape)}"
         faults.append(Fault(case.image, text, "give the label that was drawn on this image"))
     else:
-        faults += _shift_faults(case.image, image, label)
+        faults += _shift_faults(case.image, image.shape, affines)
     return faults
 
 
-def _shift_faults(path: Path, image: nib.Nifti1Image, label: nib.Nifti1Image) -> list[Fault]:
+def _are_turned(
+    shape: Sequence[int], affine: NDArray[np.float64], other_shape: Sequence[int], other: NDArray[np.float64]
+) -> bool:
+    """Say whether two grids hold the same voxels in another order or direction of axes."""
+    turn, turned, turned_shape = turn_between(affine, other, other_shape)
+    same_order = np.array_equal(turn, [[0, 1], [1, 1], [2, 1]])
+    voxel = float(np.linalg.norm(affine[:3, :3], axis=0).min())
+    return (
+        not same_order
+        and turned_shape == tuple(shape)
+        and corner_distance(affine, turned, shape) < _NOTICEABLE_SHIFT * voxel
+    )
+
+
+def _shift_faults(path: Path, shape: Sequence[int], affines: Sequence[NDArray[np.float64]]) -> list[Fault]:
     """Compare where image and label place the corners of their common grid."""
-    affines = [np.asarray(volume.affine) for volume in (image, label)]
     if not all(has_place(affine) for affine in affines):
         return []
-    ends = [(0, n) for n in image.shape]
-    corners = np.array([[x, y, z, 1.0] for x in ends[0] for y in ends[1] for z in ends[2]])
-    moved = float(np.linalg.norm((corners @ (affines[0] - affines[1]).T)[:, :3], axis=1).max())
+    moved = corner_distance(affines[0], affines[1], shape)
     voxel = float(np.linalg.norm(affines[0][:3, :3], axis=0).min())
     if moved < _NOTICEABLE_SHIFT * voxel:
         return []

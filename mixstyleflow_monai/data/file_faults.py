@@ -10,6 +10,7 @@ import gzip
 import logging
 import math
 import os
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -25,12 +26,16 @@ from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from mixstyleflow_monai.data.grids import corner_distance
+
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
 # Deflate codes at most 258 bytes in 2 bits (https://zlib.net/zlib_tech.html), so no gzip or PNG holds more than this.
 _MAX_DEFLATE_RATIO = 1032
 _MIN_VOXEL, _MAX_VOXEL, _MAX_VOXEL_RATIO = 0.05, 20.0, 50.0
 # Determinant of the three unit directions: 1 if they are at right angles, 0 if they lie in one plane.
 _MIN_DETERMINANT = 1e-3
+# Parts of a voxel that the two forms of a header may be apart.
+_MAX_FORM_GAP = 0.5
 # First bytes of formats that are often found under a wrong name.
 _MAGIC = {
     b"\x1f\x8b": "a gzip file (.nii.gz, if a volume is in it)",
@@ -79,8 +84,10 @@ def unreadable(path: Path, error: Exception) -> Fault:
     def fault(text: str, remedy: str) -> Fault:
         return Fault(path, text, remedy, blocks=True)
 
-    error = _gzip_error(path) or error
     again = "copy or download it again"
+    if os.path.exists(path) and not os.path.isfile(path):
+        return fault("is a folder or a device, and no file", again)
+    error = _gzip_error(path) or error
     if isinstance(error, PermissionError) or _is_forbidden(path):
         return fault("cannot be read: permission denied", "give yourself the right to read it (chmod u+r)")
     if os.path.islink(path) and not os.path.exists(path):
@@ -139,7 +146,7 @@ def _content_of(path: Path) -> str | None:
         return "DICOM, to be converted with `python -m data_prep dicom`"
     found = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
     if found is None:
-        return "text" if head.isascii() and head.decode("ascii").isprintable() else None
+        return "text" if head.isascii() and re.sub(r"\s", "", head.decode("ascii")).isprintable() else None
     name = path.name.lower()
     suffixes = [word.strip("(,)") for word in found.split() if word.startswith("(.")]
     own = {".jpeg": ".jpg", ".tiff": ".tif"}.get(path.suffix.lower(), path.suffix.lower())
@@ -166,11 +173,18 @@ def load_volume(path: Path, *, keep_file_open: bool | None = None) -> nib.Nifti1
     Raises:
         ValueError: another format; and whatever nibabel raises.
     """
+    _refuse_devices(path)
     with _without_notes():
         volume = nib.load(path, keep_file_open=keep_file_open)
     if not isinstance(volume, nib.Nifti1Image):
         raise ValueError(f"it is {type(volume).__name__}, expected a NIfTI file")
     return volume
+
+
+def _refuse_devices(path: str | os.PathLike[str]) -> None:
+    """Raise for a pipe or another device, which would be waited for without end."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path}: is a folder or a device, and no file")
 
 
 def volume_faults(path: Path, dimensions: int = 3) -> tuple[nib.Nifti1Image | None, list[Fault]]:
@@ -244,6 +258,28 @@ def _placement_faults(path: Path, volume: nib.Nifti1Image, affine: NDArray[np.fl
         text = f"has voxels of {' x '.join(f'{side:g}' for side in sides)} mm"
         usual = f"usual are {_MIN_VOXEL:g} to {_MAX_VOXEL:g} mm, and a ratio of {_MAX_VOXEL_RATIO:g} at most"
         faults.append(Fault(path, f"{text}; {usual}", f"check the unit; if it is not mm, {rewrite}", "warning"))
+    return faults + _ambiguities(path, affine, shape, raw)
+
+
+def _ambiguities(path: Path, affine: NDArray[np.float64], shape: tuple[int, ...], raw: Any) -> list[Fault]:
+    """List what lets programs place the same volume differently."""
+    faults = []
+    unit = {1: "metres", 3: "micrometres"}.get(int(raw["xyzt_units"]) & 7)
+    if unit:
+        text = f"gives its sizes in {unit} by its header, and they are taken as mm"
+        faults.append(Fault(path, text, "check the voxel size, and write the header again in mm", "warning"))
+    codes = int(raw["qform_code"]), int(raw["sform_code"])
+    if max(codes) <= 0:
+        text = "has neither qform nor sform, so that left and right, and the order of the slices, are a guess"
+        faults.append(Fault(path, text, "export it again with its orientation, or look at it in `preview`", "warning"))
+    elif min(codes) > 0:
+        try:
+            gap = corner_distance(affine, np.asarray(raw.get_qform(), dtype=np.float64), shape)
+        except Exception:  # whatever nibabel raises of a quaternion that is no rotation; the sform counts
+            return faults
+        if gap > _MAX_FORM_GAP * np.linalg.norm(affine[:3, :3], axis=0).min():
+            text = f"has a qform and an sform that place it {gap:.3g} mm apart; here the sform counts"
+            faults.append(Fault(path, text, "write the right one as both: other programs take the other", "warning"))
     return faults
 
 
@@ -258,6 +294,7 @@ def has_place(affine: NDArray[np.float64]) -> bool:
 @contextmanager
 def open_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open a 2-D file without the warning that Pillow gives for large ones; those of twice the size it refuses."""
+    _refuse_devices(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as image:

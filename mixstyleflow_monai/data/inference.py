@@ -93,7 +93,7 @@ def _is_image(path: Path) -> bool:
     return _suffix(path) != ""
 
 
-class ImageSlices(Dataset[dict[str, torch.Tensor]]):
+class ImageSlices(Dataset[dict[str, Any]]):
     """Unlabelled slices for looking at: each image, and of each volume its middle slice.
 
     Args:
@@ -111,10 +111,12 @@ class ImageSlices(Dataset[dict[str, torch.Tensor]]):
         """Return the number of slices."""
         return len(self.data)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """Return ``{"image": (C, H, W)}``."""
-        image = torch.as_tensor(self.transform(dict(self.data[index]))["image"]).as_subclass(torch.Tensor)
-        return {"image": image if image.ndim == 3 else image[..., image.shape[-1] // 2].contiguous()}
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return ``{"image": (C, H, W)}``, and the ``case_id`` if the list has one."""
+        item = dict(self.data[index])
+        image = torch.as_tensor(self.transform(item)["image"]).as_subclass(torch.Tensor)
+        name = {"case_id": item["case_id"]} if "case_id" in item else {}
+        return {"image": image if image.ndim == 3 else image[..., image.shape[-1] // 2].contiguous(), **name}
 
 
 class AtomicNibabelWriter(NibabelWriter):

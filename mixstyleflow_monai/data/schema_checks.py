@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
 
 _SHOWN_PROBLEMS = 20
 
 
 def did_you_mean(found: object, allowed: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the allowed name nearest to ``found``, or an empty text."""
-    near = difflib.get_close_matches(str(found), list(allowed), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    # In lower case, because a name in other letter case is the nearest of all.
+    names = {name.lower(): name for name in allowed}
+    near = difflib.get_close_matches(str(found).lower(), list(names), n=1)
+    return f"; did you mean {names[near[0]]!r}?" if near else ""
 
 
 def schema_problems(schema: Mapping[str, Any], content: object) -> list[str]:
@@ -29,6 +31,9 @@ def schema_problems(schema: Mapping[str, Any], content: object) -> list[str]:
         schema: a JSON schema, draft 2020-12.
         content: the parsed file.
     """
+    # Here, because a deployed network needs no schema, and MONAI Label pins a jsonschema that has no such draft.
+    from jsonschema import Draft202012Validator
+
     errors = sorted(Draft202012Validator(schema).iter_errors(content), key=lambda error: [str(p) for p in error.path])
     return [line for error in errors for line in _describe(error, content)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from monai.transforms import Compose, Randomizable
 from torch.utils.data import Dataset, Sampler
 
 from mixstyleflow_monai.data.transforms import EncodeRegionsd
+from mixstyleflow_monai.processes import is_first, process_seed, rank, world_size
 
 SLICE_CHOICES = ("all", "labelled")
 
@@ -59,9 +60,16 @@ class SliceDataset(Dataset[Any], Randomizable):
         encoders = (step for step in transform.transforms if isinstance(step, EncodeRegionsd))
         self.exclusive = any(step.encoding.activation == "softmax" for step in encoders)
         self.cases = CacheDataset(
-            list(data), transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress, copy_cache=False
+            list(data),
+            transform,
+            cache_rate=cache_rate,
+            num_workers=num_workers,
+            progress=progress and is_first(),
+            copy_cache=False,
         )
         self.index: list[tuple[int, int | None]] = []
+        if getattr(data, "missing", None):
+            return  # a placeholder, see `mixstyleflow_monai.inspection`
         for number in range(len(self.cases)):
             self.index += self._slices_of(number, slices)
         if not self.index:
@@ -157,38 +165,71 @@ class EpochOrder(Sampler[int]):
         length: number of positions.
         seed: of the run.
         num_samples: how many to give out; above ``length`` permutations are strung together. None for ``length``.
+        share: (k, n) for every n-th of them from the k-th on, which of n processes is the share of process k.
     """
 
-    def __init__(self, length: int, seed: int, num_samples: int | None = None) -> None:
+    def __init__(self, length: int, seed: int, num_samples: int | None = None, share: tuple[int, int] = (0, 1)) -> None:
         self.length = length
         self.seed = seed
         self.num_samples = length if num_samples is None else num_samples
+        self.share = share
         self.epoch = 1
 
     def __len__(self) -> int:
-        """Return how many positions an epoch has."""
-        return self.num_samples
+        """Return how many positions an epoch has for this process."""
+        first, step = self.share
+        return len(range(first, self.num_samples, step))
 
     def __iter__(self) -> Iterator[int]:
         """Return the order of the current epoch."""
+        first, step = self.share
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
         rounds = -(-self.num_samples // self.length)
         order = torch.cat([torch.randperm(self.length, generator=generator) for _ in range(rounds)])
-        return iter(order[: self.num_samples].tolist())
+        return iter(order[first : self.num_samples : step].tolist())
+
+
+class ProcessSampler(Sampler[int]):
+    """The positions of a data set that are this process's, in order: every n-th of n processes, none of them twice.
+
+    PyTorch's ``DistributedSampler`` repeats items so that all processes have the same number; a mean over cases would
+    count those twice. A data set with fewer items than processes is given whole to each, because a process without any
+    would leave the others waiting: drop items that come again, as `mixstyleflow_monai.evaluation` does.
+
+    Args:
+        dataset: anything with a length.
+    """
+
+    def __init__(self, dataset: Sized) -> None:
+        share = slice(rank(), None, world_size()) if len(dataset) >= world_size() else slice(None)
+        self.positions = range(len(dataset))[share]
+
+    def __len__(self) -> int:
+        """Return how many positions are this process's."""
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[int]:
+        """Return the positions."""
+        return iter(self.positions)
 
 
 class TrainingLoader(DataLoader):
     """Batches of training slices whose order and augmentation depend on the seed and the epoch alone.
 
+    Several processes share one order: each step takes its slices from them, and no slice goes to two of them. Their
+    augmentation differs.
+
     Args:
         dataset: slices, with a method ``set_random_state``.
-        batch_size: images a step, B. With ``keep_plain`` a step takes B/2 slices, each augmented and plain.
+        batch_size: images a step and process, B. With ``keep_plain`` a step takes B/2 slices, each augmented and plain.
         seed: of the run.
-        epoch_length: steps an epoch; None for one pass over the slices (at least one step).
+        epoch_length: steps an epoch; None (or the word "null", as a command line gives it) for one pass over the
+            slices, at least one step.
         num_workers: processes that augment.
 
     Raises:
-        ValueError: an odd batch size with ``keep_plain``, or one below 1; an epoch without steps.
+        ValueError: an odd batch size with ``keep_plain``, or one below 1; an epoch without steps, or of a length that
+            is not a number.
     """
 
     def __init__(
@@ -197,7 +238,7 @@ class TrainingLoader(DataLoader):
         batch_size: int,
         *,
         seed: int = 0,
-        epoch_length: int | None = None,
+        epoch_length: int | str | None = None,
         num_workers: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -207,14 +248,13 @@ class TrainingLoader(DataLoader):
                 f"batch_size={batch_size}: expected a positive multiple of {copies}, because each slice comes "
                 "augmented and plain. Use an even number."
             )
-        if epoch_length is not None and epoch_length < 1:
-            raise ValueError(f"epoch_length={epoch_length}: expected at least 1 step, or null for one pass.")
+        processes = world_size()
         per_step = batch_size // copies
-        steps = epoch_length if epoch_length is not None else max(1, len(dataset) // per_step)
+        steps = _epoch_length(epoch_length) or max(1, len(dataset) // (per_step * processes))
         self.slices = dataset
         self.seed = seed
         # Whole batches only: an epoch longer than the data set strings permutations together.
-        self.order = EpochOrder(len(dataset), seed, steps * per_step)
+        self.order = EpochOrder(len(dataset), seed, steps * per_step * processes, share=(rank(), processes))
         # Where workers augment, PyTorch draws their seeds from this generator.
         self.worker_seeds = torch.Generator().manual_seed(seed)
         super().__init__(
@@ -229,10 +269,18 @@ class TrainingLoader(DataLoader):
 
     def set_epoch(self, epoch: int) -> None:
         """Seed order and augmentation for an epoch, counted from 1, so that a resumed run sees what it would have."""
-        seed = epoch_seed(self.seed, epoch)
+        seed = epoch_seed(process_seed(self.seed), epoch)
         self.order.epoch = epoch
         self.worker_seeds.manual_seed(seed)
         self.slices.set_random_state(seed % 2**32)
+
+
+def _epoch_length(value: int | str | None) -> int | None:
+    if value is None or value in ("null", "None"):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"epoch_length={value}: expected at least 1 step, or null for one pass over the slices.")
+    return value
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -158,6 +158,15 @@ MISTAKES: dict[str, tuple[Change, str]] = {
         set_in("cases", 1, "group", value="group a"),
         r"group 'group a' of the domain 'home' is in two splits: 'a' in 'train', 'b' in 'validation'",
     ),
+    "null byte": (
+        set_in("cases", 0, "image", value="a\0.png"),
+        r"image: found 'a\\x00\.png', which breaks the rule pat",
+    ),
+    "half a letter": (set_in("cases", 0, "id", value="\ud800"), r"id: found '\\ud800', which breaks the rule pattern"),
+    "spacing without bound": (
+        set_in("cases", 0, "spacing", value=[1, 1e9]),
+        r"spacing\[1\]: found 1000000000\.0, .*maximum",
+    ),
     "spacing of a volume": (
         set_in("cases", 0, "spacing", value=[1, 1, 3]),
         r"case 'a': spacing \[1, 1, 3\] has 3 values, spatial_dims is 2",

@@ -269,6 +269,9 @@ def test_slices_to_look_at_are_images_and_middle_slices(
     assert len(slices) == 2
     assert all(slices[k]["image"].shape == (1, *SIZE) for k in range(2))
     assert torch.equal(slices[1]["image"], transform(items[1])["image"].as_tensor()[..., 2])
+    assert "case_id" not in slices[0]
+    named = ImageSlices([{**item, "case_id": f"case {k}"} for k, item in enumerate(items)], transform)
+    assert [named[k]["case_id"] for k in range(2)] == ["case 0", "case 1"]
 
 
 @pytest.mark.parametrize(("cases", "most", "chosen"), [(47, 24, 24), (5, 24, 5), (100, 3, 3), (7, 1, 1), (0, 4, 0)])

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from data_prep.dicom.convert import convert_dicom
+from mixstyleflow_monai.artifacts import save_tensors, write_manifest
 
 CONFIG = Path(__file__).resolve().parents[2] / "bundles/phase3_mixstyleflow_segmentation/configs/inference.json"
 AXES = ["".join(c) for order in itertools.permutations(("LR", "PA", "SI")) for c in itertools.product(*order)]
@@ -73,7 +74,7 @@ def predict(
     }
     settings: dict[str, Any] = {
         "untrained_task": task,
-        "ckpt_path": str(folder / "none.pt"),
+        "ckpt_path": str(_weights(folder / "model" / "model.pt", task)),
         "prediction_dir": str(folder),
         "input": [str(path) for path in images],
         "network": Brighter(),
@@ -86,6 +87,14 @@ def predict(
     parser.get_parsed_content("evaluator").run()
     names = [f"{path.name.split('.')[0]}_seg.nii.gz" for path in images]
     return [nib.Nifti1Image.from_filename(folder / name) for name in names]
+
+
+def _weights(path: Path, task: dict[str, Any]) -> Path:
+    """Write a model of the task, which the configuration looks for; the network that marks bright pixels has none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(path, {})
+    write_manifest(path, "segmentation_network", facts={"task": task})
+    return path
 
 
 def write(

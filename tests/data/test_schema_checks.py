@@ -42,3 +42,8 @@ def test_long_lists_of_problems_are_cut() -> None:
 
 def test_nothing_near_gives_no_hint() -> None:
     assert did_you_mean("zzz", ["size"]) == ""
+
+
+def test_a_name_in_other_letter_case_is_the_nearest() -> None:
+    assert did_you_mean("refuge", ["ORIGA", "REFUGE"]) == "; did you mean 'REFUGE'?"
+    assert did_you_mean("Mask", ["image", "mask"]) == "; did you mean 'mask'?"

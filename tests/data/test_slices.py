@@ -15,12 +15,14 @@ from torch import Tensor
 
 from mixstyleflow_monai.data import (
     EpochOrder,
+    ProcessSampler,
     RegionEncoding,
     SliceDataset,
     TrainingLoader,
     augmentation,
     epoch_seed,
     preprocessing,
+    slices,
 )
 
 ENCODING = RegionEncoding({"organ": [1]})
@@ -212,6 +214,43 @@ def test_default_epoch_is_one_pass_of_full_batches(
     assert [len(batch) for batch in epoch] == [batch_size] * steps
 
 
+@pytest.mark.parametrize("word", ["null", "None", None])
+def test_null_is_one_pass_also_as_a_word_of_the_command_line(photographs: list[dict[str, str]], word: Any) -> None:
+    assert len(TrainingLoader(dataset(photographs), 2, epoch_length=word)) == 2
+
+
+def test_several_processes_share_an_epoch(photographs: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = TrainingLoader(dataset(photographs), 4, seed=7, epoch_length=3)
+    alone.set_epoch(2)
+    monkeypatch.setattr(slices, "world_size", lambda: 2)
+    shared = []
+    for number in range(2):
+        monkeypatch.setattr(slices, "rank", lambda number=number: number)
+        loader = TrainingLoader(dataset(photographs), 2, seed=7, epoch_length=3)
+        loader.set_epoch(2)
+        shared.append(list(loader))
+    for whole, *parts in zip(alone, *shared, strict=True):
+        together = torch.cat([part["image"] for part in parts]).flatten(1)
+        assert torch.equal(together.sort(0).values, whole["image"].flatten(1).sort(0).values)
+
+
+@pytest.mark.parametrize("length", range(1, 9))
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_positions_are_divided_without_repeats(length: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "world_size", lambda: number)
+    parts = []
+    for k in range(number):
+        monkeypatch.setattr(slices, "rank", lambda k=k: k)
+        parts.append(list(ProcessSampler(range(length))))
+        order = EpochOrder(length, 0, 2 * number, share=(k, number))
+        assert len(list(order)) == len(order) == 2
+    if length >= number:
+        assert sorted(position for part in parts for position in part) == list(range(length))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    else:
+        assert parts == [list(range(length))] * number
+
+
 def test_epoch_seeds_differ_between_runs_and_epochs() -> None:
     seeds = {epoch_seed(seed, epoch) for seed in range(5) for epoch in range(1, 200)}
     assert len(seeds) == 5 * 199
@@ -223,14 +262,16 @@ def test_epoch_seeds_differ_between_runs_and_epochs() -> None:
         ({"batch_size": 5}, True, "batch_size=5: expected a positive multiple of 2.*Use an even number"),
         ({"batch_size": 0}, False, "batch_size=0: expected a positive multiple of 1"),
         ({"batch_size": 2, "epoch_length": 0}, False, "epoch_length=0: expected at least 1 step"),
+        ({"batch_size": 2, "epoch_length": "all"}, False, "epoch_length=all: expected at least 1 step, or null"),
+        ({"batch_size": 2, "epoch_length": 2.5}, False, "epoch_length=2.5: expected at least 1 step, or null"),
     ],
 )
 def test_impossible_batches_and_epochs_are_refused(
-    photographs: list[dict[str, str]], options: dict[str, int], keep_plain: bool, message: str
+    photographs: list[dict[str, str]], options: dict[str, Any], keep_plain: bool, message: str
 ) -> None:
-    slices = dataset(photographs, augment=True, keep_plain=keep_plain)
+    images = dataset(photographs, augment=True, keep_plain=keep_plain)
     with pytest.raises(ValueError, match=message):
-        TrainingLoader(slices, **options)
+        TrainingLoader(images, **options)
 
 
 def test_image_and_label_of_other_sizes_name_both_files(tmp_path: Path, write_image: Writer) -> None:

@@ -297,3 +297,42 @@ def test_an_earlier_report_is_kept_when_the_disk_is_full(tmp_path: Path, monkeyp
     with pytest.raises(OSError, match="No space left"):
         check_dataset(tmp_path / "out", workers=1, fix_report=tmp_path / "report.json")
     assert bad.contents(tmp_path) == before
+
+
+def test_a_label_whose_name_only_looks_the_same_is_pointed_out(tmp_path: Path) -> None:
+    spec = bad.make_pictures(tmp_path / "root")
+    masks = tmp_path / "root" / "home" / "masks"
+    (masks / "p1.png").rename(masks / "P1.PNG")
+    assert run("folder", spec, "--output", tmp_path / "out") == 0
+    (row,) = left_out(tmp_path / "out")
+    assert (
+        row["reason"]
+        == "no label home/masks/p1.png, but P1.PNG (other upper and lower case, or accents written otherwise)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "hint"),
+    [
+        ("home\\images\\*", r"Write / between folders\.$"),
+        ("root/home/images/*", r"It matches files under \S+: is that the root\?$"),
+        ("home/photos/*", r"correct the pattern, or --root\.$"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_has_a_hint(
+    pattern: str, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = bad.make_pictures(tmp_path / "root")
+    edit_spec(lambda content: content["domains"]["home"].update(images=pattern))(tmp_path / "root")
+    assert run("folder", spec, "--output", tmp_path / "out") == 1
+    assert re.search(hint, capsys.readouterr().err.strip())
+
+
+def test_a_label_in_the_transparency_stops_the_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = bad.make_pictures(tmp_path / "root")
+    path = tmp_path / "root" / "home" / "masks" / "p1.png"
+    label = pixels(path)
+    Image.fromarray(np.dstack([0 * label, 0 * label, 0 * label, 255 * label])).save(path)
+    assert run("folder", spec, "--output", tmp_path / "out") == 1
+    assert f"{path}: label of mode RGBA is transparent in places, expected one value" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -348,7 +348,7 @@ def test_volumes_that_do_not_fit_are_left_out(volumes: Path, volume_spec: Spec) 
     nib.save(nib.Nifti1Image(np.zeros((8, 7, 5, 2), np.int16), np.eye(4)), volumes / "patient1" / "t2.nii")
     description = run(volume_spec, volumes)
     assert left_out(description) == {
-        "patient0/t2.nii": "affines of image and label differ by 0.5, allowed 0.001",
+        "patient0/t2.nii": "image and label are placed 0.5 mm apart by their affines, allowed 0.05 mm",
         "patient1/t2.nii": "t2.nii has 4 dimensions (8, 7, 5, 2), expected 3; split it",
     }
 

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 import data_prep.image_files as module
-from data_prep.image_files import UnusableCase, ValueHash, array_hash, copy_volume, open_image, open_volume, read_label
+from data_prep.image_files import (
+    SeveralValues,
+    UnusableCase,
+    ValueHash,
+    array_hash,
+    open_image,
+    read_label,
+    similar_name,
+)
+from data_prep.volume_files import copy_volume, open_volume
 from mixstyleflow_monai.data.file_faults import volume_faults
 
 AFFINE = np.diag([-0.5, 0.75, 3.0, 1.0])
@@ -32,7 +41,7 @@ def test_minus_zero_is_zero_and_other_values_and_shapes_are_others() -> None:
     zeros = np.zeros((4, 6), np.float32)
     assert array_hash(-zeros) == array_hash(zeros) == array_hash(zeros.astype(np.uint8))
     hashes = {array_hash(zeros), array_hash(zeros.T), array_hash(zeros.reshape(4, 6, 1)), array_hash(zeros + 1)}
-    hashes |= {array_hash(VOLUME), array_hash(VOLUME[::-1]), array_hash(VOLUME + np.eye(6, 5) * 1e-9)}
+    hashes |= {array_hash(VOLUME), array_hash(VOLUME[::-1]), array_hash(VOLUME + np.eye(6, 5) * 1e-4)}
     assert len(hashes) == 7
 
 
@@ -122,3 +131,51 @@ def test_four_axes_are_opened_only_where_they_are_expected(tmp_path: Path) -> No
     save(path, np.ones((4, 3, 2), np.int16))
     with pytest.raises(UnusableCase, match=r"a\.nii\.gz has 3 dimensions \(4, 3, 2\), expected 4$"):
         open_volume(path, dimensions=4)
+
+
+@pytest.mark.parametrize("slope", [0.1, 1 / 3, 1e-4, 977.0])
+def test_a_scaled_volume_and_its_copy_in_floating_point_are_equal(slope: float, tmp_path: Path) -> None:
+    save(tmp_path / "whole.nii.gz", VOLUME.astype(np.int16), slope)
+    scaled = np.asarray(nib.load(tmp_path / "whole.nii.gz").dataobj)
+    assert scaled.dtype == np.float64
+    save(tmp_path / "copy.nii.gz", scaled.astype(np.float32))
+    copy = np.asarray(nib.load(tmp_path / "copy.nii.gz").dataobj)
+    assert (copy != scaled).any() or slope == 977.0
+    assert array_hash(copy, axis=2) == array_hash(scaled, axis=2)
+    assert array_hash(copy * np.float32(1 + 1e-6), axis=2) != array_hash(scaled, axis=2)
+
+
+def test_numbers_beyond_float32_are_hashed_without_a_warning() -> None:
+    assert array_hash(VOLUME * 1e300) == array_hash(VOLUME * 2e300) != array_hash(VOLUME)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "PA"])
+def test_a_label_in_the_transparency_is_not_taken_for_background(mode: str, tmp_path: Path) -> None:
+    path, alpha = tmp_path / "mask.tif", np.zeros((6, 8), np.uint8)
+    alpha[2:4, 2:5] = 255
+    image = Image.new("L", (8, 6)).convert("RGBA" if mode == "RGBA" else "LA")
+    image.putalpha(Image.fromarray(alpha))
+    if mode == "PA":
+        image = Image.merge("PA", image.split())
+    image.save(path)
+    with pytest.raises(SeveralValues, match=rf"mask\.tif: label of mode {mode} is transparent in places, expected one"):
+        read_label(path)
+    image.putalpha(255)
+    image.save(path)
+    assert not read_label(path).any()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "found"),
+    [
+        ("a.png", "A.PNG", True),
+        ("\u00e4.png", "a\u0308.png", True),
+        ("a.png", "a.png", True),
+        ("a.png", "b.png", False),
+        ("a.png", "a.tif", False),
+    ],
+)
+def test_a_name_that_only_looks_the_same_is_found(wanted: str, there: str, found: bool, tmp_path: Path) -> None:
+    (tmp_path / there).touch()
+    assert (f", but {there} (" in similar_name(tmp_path / wanted)) == found
+    assert similar_name(tmp_path / "nowhere" / wanted) == ""

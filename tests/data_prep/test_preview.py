@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+import data_prep.building as building
 import data_prep.check_case as check_case
 import data_prep.intensity_histograms as histograms
-import data_prep.preview as module
 from data_prep.__main__ import main
 from data_prep.intensity_histograms import PERCENTILES, draw_intensities, save_histograms
 from data_prep.preview import preview_dataset
@@ -146,8 +146,10 @@ def test_an_output_that_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest
     def refuse(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(module.tempfile, "TemporaryDirectory", refuse)
-    with pytest.raises(ValueError, match=r"--output .*preview: cannot be written \(Permission denied\).*--output"):
+    monkeypatch.setattr(building.tempfile, "mkdtemp", refuse)
+    with pytest.raises(
+        ValueError, match=r"--output: no folder can be made in .*data \(Permission denied\); give anoth"
+    ):
         preview_dataset(dataset)
     with pytest.raises(FileNotFoundError, match=r"nothing/dataset\.json: no such file"):
         preview_dataset(tmp_path / "nothing")

@@ -100,6 +100,10 @@ LEFT_OUT = {
         setting("PixelSpacing", [1, 1], lambda i: i > 3),
         r"mixed pixel spacings: 0\.7 0\.9 \(4 images\), 1 1 \(1 image\)",
     ),
+    "negatives": (
+        setting("PhotometricInterpretation", "MONOCHROME1", lambda i: i > 3),
+        r"mixed photometric interpretations: MONOCHROME2 \(4 images\), MONOCHROME1 \(1 image\)",
+    ),
     "patients": (setting("PatientID", "B", lambda i: i > 3), "mixed patients; put"),
     "frames": (setting("FrameOfReferenceUID", "1.2", lambda i: i > 3), "mixed frames of reference; put"),
     "localizer": (setting("ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]), "localizer: planning images"),

@@ -30,6 +30,7 @@ from tests.data_prep.dicom.dicom_files import (
     in_order,
     only_image,
     rows_of,
+    setting,
     voxel_in,
     write_series,
 )
@@ -108,6 +109,16 @@ def test_images_that_do_not_say_that_they_are_grey_are_read(tmp_path: Path) -> N
     for dataset in datasets:
         dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     assert_same_voxels(made, datasets)
+
+
+def test_images_with_0_as_white_are_inverted_with_a_note(tmp_path: Path) -> None:
+    datasets = write_series(tmp_path / "in", change=setting("PhotometricInterpretation", "MONOCHROME1"))
+    made = convert(tmp_path / "in")[0]
+    (row,) = rows_of(made)
+    assert row["reason"] == "stored with 0 as white (MONOCHROME1): values are inverted, so that 0 is black"
+    stored = np.stack([dataset.pixel_array for dataset in datasets])
+    found = np.asarray(only_image(made).dataobj)
+    np.testing.assert_array_equal(np.sort(65535 - stored.ravel()), np.sort(found.ravel()))
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])

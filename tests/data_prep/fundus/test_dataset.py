@@ -258,6 +258,32 @@ def test_one_odd_label_among_sound_ones_is_left_out_and_a_rerun_after_the_mend_h
     assert len(run(root, "REFUGE", "again").cases) == 90
 
 
+def in_colours(path: Path) -> None:
+    """Paint a mask as some viewers export it: the channels differ."""
+    grey = pixels(path)
+    grey = grey if grey.ndim == 2 else grey[..., 0]
+    build.write(path, np.dstack([grey, 255 - grey, grey]))
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_a_mask_in_colours_is_left_out(number: int, root: Path) -> None:
+    build.five_domain(root)
+    in_colours(root / f"ORIGA/train/mask/train{number}.png")
+    description = run(root, "REFUGE")
+    reason = "of mode RGB has colours, and those of the release have one grey value a pixel"
+    assert left_out(description) == {f"ORIGA/train/image/train{number}.png": f"label train{number}.png {reason}"}
+
+
+def test_masks_in_colours_throughout_are_told_once(root: Path) -> None:
+    build.five_domain(root)
+    for path in (root / "ORIGA").rglob("mask/*.png"):
+        in_colours(path)
+    with pytest.raises(
+        ValueError, match=r"domain ORIGA: none of its 6 images can be used: 6 x label .* has colours, and"
+    ):
+        run(root, "REFUGE")
+
+
 def test_wrong_options_are_told_before_the_work(root: Path) -> None:
     build.five_domain(root)
     with pytest.raises(

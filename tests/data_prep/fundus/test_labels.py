@@ -69,8 +69,10 @@ def test_only_threshold_codings_take_the_luminance_of_colours(tmp_path: Path) ->
     Image.new("RGB", (3, 2), (120, 130, 140)).save(path)
     (found,) = CUP_BLACK_THRESHOLDS.read([path])
     assert np.unique(found).tolist() == [round(0.299 * 120 + 0.587 * 130 + 0.114 * 140)]
-    with pytest.raises(ValueError, match=r"mask\.png: label of mode RGB has colours"):
-        CUP_BLACK.read([path])
+    for coding, paths in ((CUP_BLACK, [path]), (THREE_OF_FOUR_EXPERTS, [path, path])):
+        with pytest.raises(UnusableCase, match=r"^label mask\.png of mode RGB has colours, and .* grey") as caught:
+            coding.read(paths)
+        assert caught.value.remedy == "restore it from the release"
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))

@@ -237,12 +237,35 @@ def test_a_list_with_a_byte_order_mark_and_more_columns_is_read(tmp_path: Path) 
     assert sum(case.domain == "REFUGE" for case in release.list_cases(base, 1)) == 3
 
 
+@pytest.mark.parametrize("sign", [";", "\t"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
+def test_a_list_that_a_spreadsheet_or_windows_wrote_is_read(sign: str, mark: bytes, tmp_path: Path) -> None:
+    build.five_domain(tmp_path)
+    release, base = find_release(tmp_path)
+    expected = release.list_cases(base, 1)
+    for name in ("REFUGE_train.csv", "BinRushed_train.csv"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_bytes(mark + text.replace(",", sign).replace("/", "\\").encode())
+    assert release.list_cases(base, 1) == expected
+
+
+def test_a_name_in_other_letters_is_pointed_out(tmp_path: Path) -> None:
+    build.five_domain(tmp_path)
+    path = tmp_path / OK[0]
+    path.rename(path.with_suffix(".PNG"))
+    release, base = find_release(tmp_path)
+    with pytest.raises(ValueError, match=rf"no file {OK[0]} in .*, but {path.stem}\.PNG \(other upper and lower case"):
+        release.list_cases(base, 1)
+
+
 @pytest.mark.parametrize("content", [b"image,mask\n\xff\xfe\n", b'image,mask\n"a,b\n'], ids=["not text", "open quote"])
 def test_a_damaged_list_is_told(content: bytes, tmp_path: Path) -> None:
     build.five_domain(tmp_path)
     (tmp_path / "REFUGE_train.csv").write_bytes(content)
     release, base = find_release(tmp_path)
-    with pytest.raises(ValueError, match=r"REFUGE_train\.csv: cannot be read as csv \(.*\); unpack the release again"):
+    with pytest.raises(
+        ValueError, match=r"REFUGE_train\.csv: cannot be read as csv \(.*\); save it as UTF-8, or unpack"
+    ):
         release.list_cases(base, 1)
 
 

@@ -6,6 +6,7 @@ import json
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -27,6 +28,11 @@ SITE_NUMBERS: dict[str, Sequence[int]] = {
 SHAPE = (12, 10, 4)
 # Oblique, like the published masks.
 AFFINE = np.array([[0.6, 0, 0, -98.2], [0, 0.5744, 1.1561, -105.5], [0, -0.1734, 3.8293, -39.2], [0, 0, 0, 1.0]])
+
+
+def save(path: Path, values: NDArray[Any], affine: NDArray[Any] = AFFINE) -> None:
+    """Write a volume."""
+    nib.save(nib.Nifti1Image(values, affine), path)
 
 
 def label_of(zones: int, shape: tuple[int, ...] = SHAPE) -> NDArray[np.uint8]:

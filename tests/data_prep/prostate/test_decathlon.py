@@ -8,10 +8,12 @@ import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import data_prep.prostate.decathlon as decathlon
 from data_prep.prostate.decathlon import DecathlonRelease, extract_release, open_release
 from tests.data_prep.prostate.prostate_releases import write_decathlon, write_tar
 
@@ -119,6 +121,53 @@ def test_an_unsafe_member_is_named_before_anything_is_extracted(fault: str, root
     with pytest.raises(ValueError, match=rf"release\.tar: member .*{message}.*Nothing was extracted"):
         open_release(archive, tmp_path / "scratch" / "deep")
     assert set(files_in(tmp_path)) == before
+
+
+def test_a_file_that_is_there_twice_is_refused(root: Path, tmp_path: Path) -> None:
+    archive = write_tar(root, tmp_path / "release.tar")
+    with tarfile.open(archive, "a") as tar:
+        tar.addfile(regular("Task05_Prostate/./dataset.json"), io.BytesIO(b"{}{}"))
+    with pytest.raises(ValueError, match=r"release\.tar: holds Task05_Prostate/dataset\.json twice; .*Nothing was ext"):
+        open_release(archive, tmp_path / "scratch")
+    assert files_in(tmp_path / "scratch") == []
+
+
+class Zeros(io.RawIOBase):
+    """A stream of zeros without end."""
+
+    def read(self, size: int = -1) -> bytes:
+        return bytes(size)
+
+
+@pytest.mark.parametrize(
+    ("free", "message"), [(2**40, r"at most 1,000,000 are taken"), (5, r"5 are free where --output")]
+)
+def test_more_than_a_release_can_have_is_refused(
+    free: int, message: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small compressed file may hold any number of zeros."""
+    archive = tmp_path / "release.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(root, "Task05_Prostate")
+        bomb = regular("Task05_Prostate/imagesTr/prostate_99.nii.gz")
+        bomb.size = 2_000_000
+        tar.addfile(bomb, Zeros())
+    assert archive.stat().st_size < 100_000
+    monkeypatch.setattr(decathlon, "_MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(decathlon.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(
+        ValueError, match=rf"release\.tar\.gz: claims 2,0..,... bytes .*{message}.*Nothing was extracted"
+    ):
+        open_release(archive, tmp_path / "scratch")
+    assert files_in(tmp_path / "scratch") == []
+
+
+def test_a_fault_in_a_tar_is_told_of_the_tar(root: Path, tmp_path: Path) -> None:
+    (root / "dataset.json").write_text("{}")
+    archive = write_tar(root, tmp_path / "release.tar")
+    with pytest.raises(ValueError, match=r"^\S*/release\.tar/Task05_Prostate/dataset\.json: 3 problems") as caught:
+        open_release(archive, tmp_path / "scratch")
+    assert "scratch" not in str(caught.value)
 
 
 def test_a_python_without_safe_extraction_is_told(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

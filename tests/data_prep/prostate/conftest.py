@@ -1,0 +1,28 @@
+"""Single cases of the two prostate releases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.prostate.cases import ReleaseCase
+from tests.data_prep.prostate.prostate_releases import SHAPE, label_of, save
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> ReleaseCase:
+    """A 3-D case as in the six-site release."""
+    case = ReleaseCase("HK", "Case38", tmp_path / "Case38.nii.gz", tmp_path / "Case38_segmentation.nii.gz", "HK/x")
+    save(case.image, np.random.default_rng(0).integers(0, 900, SHAPE).astype(np.int16))
+    save(case.label, label_of(1))
+    return case
+
+
+@pytest.fixture
+def deep(flat: ReleaseCase) -> ReleaseCase:
+    """A 4-D case as in the Decathlon."""
+    save(flat.image, np.random.default_rng(0).uniform(0, 1500, (*SHAPE, 2)).astype(np.float32))
+    return replace(flat, domain="decathlon", channels=("T2", "ADC"), channel=0)
