@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -17,10 +19,15 @@ from mixstyleflow_monai import bundle_paths
 from mixstyleflow_monai.artifacts import atomic_path, manifest_path, read_manifest, sha256_file, write_json
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 
+if TYPE_CHECKING:
+    from mixstyleflow_monai.tracking import WholeRun
+
 logger = logging.getLogger(__name__)
 BASELINE = "no_stylizer"
 # Files in a configs folder that are a configuration of their own, and not an overlay on train.json.
 WHOLE_CONFIGS = ("train", "evaluate", "inference", "metadata")
+# Configuration ids that say how a run is tracked, and not what it computes.
+TRACKING_IDS = ("tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0")
 
 
 @dataclass(frozen=True)
@@ -66,13 +73,19 @@ def run(
             that name goes without it.
         baseline: also train and evaluate the equal-steps baseline, Phase III without a stylizer, in baseline/.
         bundles_dir: folder of the bundles; default: the checkout's, or those that came with the package.
-        tracking: "mlflow" for MONAI's default tracking.
+        tracking: "mlflow" for one MLflow run of all phases with a child run a phase, in mlruns.db below output_dir or
+            where --tracking_uri or MLFLOW_TRACKING_URI says; or a file with MONAI's tracking settings.
         **overrides: configuration values of all phases by id, for example --max_epochs 20; "phaseN:" in front means
             one phase only, for example --phase2:max_epochs 50.
     """
+    if tracking is not None and tracking != "mlflow" and not Path(str(tracking)).is_file():
+        raise ValueError(f"tracking={tracking!r}: expected mlflow, or a file with MONAI's tracking settings.")
     description = _load_dataset(dataset_dir)
     root = bundle_paths.bundles_dir(bundles_dir)
     out = Path(output_dir).resolve()
+    for name, path in (("dataset_dir", description.path), ("output_dir", out)):
+        if "#" in str(path):
+            raise ValueError(f"{name}={str(path)!r}: MONAI's configurations read # as ::, so use a path without it.")
     wanted = _parse_phases(phases)
     overlays = (overlay,) if isinstance(overlay, str) else tuple(overlay)
     _check_overlays(root, overlays)
@@ -80,14 +93,16 @@ def run(
     steps = _steps(root, out, str(description.path), wanted, seed, overlays, by_phase, baseline)
     for step in steps:
         _check_settings(root, step)
-    _check_same_request(out, _request(root, description.sha256, seed, overlays, by_phase))
-    for step in steps:
-        _train(root, out, step, tracking)
-    evaluated = [step for step in steps if step.phase != 2]
-    for step in evaluated:
-        _evaluate(root, out, step, str(description.path), description.sha256)
-    if evaluated:
-        _collect(out)
+    request = _request(root, description.sha256, seed, overlays, by_phase)
+    _check_same_request(out, request)
+    with _tracked(tracking, out, description, request, by_phase) as whole:
+        for step in steps:
+            _train(root, out, step, whole, tracking)
+        evaluated = [step for step in steps if step.phase != 2]
+        for step in evaluated:
+            _evaluate(root, out, step, str(description.path), description.sha256, whole)
+        if evaluated:
+            _collect(out, whole)
 
 
 def _load_dataset(dataset_dir: str) -> Any:
@@ -133,8 +148,7 @@ def _overrides_by_phase(root: Path, overrides: Mapping[str, Any]) -> dict[int, d
         chosen = [int(prefix.removeprefix("phase"))] if prefix else list(PHASE_BUNDLES)
         fitting = [phase for phase in chosen if rest.split("#")[0].split("::")[0] in known[phase]]
         if not fitting:
-            everything = sorted(set().union(*(known[phase] for phase in chosen)))
-            raise ValueError(f"--{key}: no such option. Options are those of `run --help` and {', '.join(everything)}.")
+            raise ValueError(_no_such_option(key, rest, known, chosen))
         for phase in fitting:
             # A plain key never overrides one that was given for this phase alone.
             if prefix:
@@ -142,6 +156,21 @@ def _overrides_by_phase(root: Path, overrides: Mapping[str, Any]) -> dict[int, d
             else:
                 by_phase[phase].setdefault(rest, value)
     return by_phase
+
+
+def _no_such_option(key: str, name: str, known: Mapping[int, set[str]], chosen: Sequence[int]) -> str:
+    """Word the refusal of an option: the name that was probably meant, or the phases that have this one."""
+    from mixstyleflow_monai.data.schema_checks import did_you_mean
+
+    elsewhere = [phase for phase in known if phase not in chosen and name in known[phase]]
+    own = [name for name in inspect.signature(run).parameters if name != "overrides"]
+    hint = did_you_mean(name, sorted({*own, *(name for phase in chosen for name in known[phase])})) or "."
+    if elsewhere:
+        hint = f"; it is one of phase {' and '.join(map(str, elsewhere))}."
+    return (
+        f"--{key}: no such option{hint} Options are those of `run --help` and the keys of each bundle, which its "
+        "docs/README.md lists under Options."
+    )
 
 
 def _steps(
@@ -202,7 +231,10 @@ def _request(
         "dataset_sha256": dataset_sha256,
         "seed": seed,
         "overlay": list(overlays),
-        **{f"phase {phase}": dict(values) for phase, values in by_phase.items()},
+        **{
+            f"phase {phase}": {name: value for name, value in values.items() if name not in TRACKING_IDS}
+            for phase, values in by_phase.items()
+        },
         **{f"SHA-256 of {f.relative_to(root).as_posix()}": sha256_file(f) for f in files if f.is_file()},
     }
     loaded: dict[str, Any] = json.loads(json.dumps(request))
@@ -228,18 +260,55 @@ def _check_same_request(out: Path, request: Mapping[str, Any]) -> None:
     write_json(path, request)
 
 
-def _train(root: Path, out: Path, step: Step, tracking: str | None) -> None:
+def _tracked(
+    tracking: str | None,
+    out: Path,
+    description: Any,
+    request: Mapping[str, Any],
+    by_phase: Mapping[int, Mapping[str, Any]],
+) -> AbstractContextManager[WholeRun | None]:
+    """Return the MLflow run of the whole as a context manager; an empty one if tracking is another or off."""
+    if tracking != "mlflow":
+        return nullcontext()
+    from mixstyleflow_monai.tracking import WholeRun
+
+    given = {name: value for values in by_phase.values() for name, value in values.items() if name in TRACKING_IDS}
+    hashes = ("SHA-256", "dataset_sha256")
+    return WholeRun(
+        out,
+        str(given.get("experiment_name", description.name)),
+        str(given.get("run_name", f"{out.name}, seed {request['seed']}")),
+        {
+            "dataset": description.name,
+            "dataset_sha256": description.sha256,
+            "source_domain": description.source_domain,
+            **{name: value for name, value in request.items() if not name.startswith(hashes)},
+        },
+        given.get("tracking_uri"),
+    )
+
+
+def _train(root: Path, out: Path, step: Step, whole: WholeRun | None = None, tracking: str | None = None) -> None:
     folder = out / step.name
     if _is_done(folder / step.artifact):
         logger.info("%s is done, skipped", folder)
+        if whole is not None:
+            whole.finished_phase(folder, folder / step.artifact)
         return
     configs = root / PHASE_BUNDLES[step.phase] / "configs"
-    settings: dict[str, Any] = {**step.overrides, "output_dir": str(folder)}
-    if tracking:
-        settings["tracking"] = tracking
-        # MONAI appends to this text to name the executed configuration; only an expression makes that a path.
-        settings["output_dir"] = f"${str(folder)!r}"
-    _run_bundle([str(configs / "train.json"), *step.overlays], settings)
+    with _phase_run(whole, folder, tracking) as options:
+        _run_bundle(
+            [str(configs / "train.json"), *step.overlays], {**step.overrides, "output_dir": str(folder), **options}
+        )
+
+
+def _phase_run(
+    whole: WholeRun | None, folder: Path, tracking: str | None = None
+) -> AbstractContextManager[dict[str, Any]]:
+    """Return the options with which a phase is tracked, as a context manager; none if it is not."""
+    if whole is not None:
+        return whole.phase(folder)
+    return nullcontext({"tracking": tracking} if tracking not in (None, "mlflow") else {})
 
 
 def _is_done(artifact: Path) -> bool:
@@ -252,7 +321,9 @@ def _is_done(artifact: Path) -> bool:
         return False
 
 
-def _evaluate(root: Path, out: Path, step: Step, dataset: str, dataset_sha256: str) -> None:
+def _evaluate(
+    root: Path, out: Path, step: Step, dataset: str, dataset_sha256: str, whole: WholeRun | None = None
+) -> None:
     folder = out / step.name
     record_path = folder / "evaluation.json"
     if record_path.is_file():
@@ -260,15 +331,17 @@ def _evaluate(root: Path, out: Path, step: Step, dataset: str, dataset_sha256: s
         if record["model_sha256"] == sha256_file(folder / step.artifact) and record["dataset_sha256"] == dataset_sha256:
             return
     configs = root / PHASE_BUNDLES[step.phase] / "configs"
-    _run_bundle(
-        [str(configs / "evaluate.json")],
-        {
-            "dataset_dir": dataset,
-            "output_dir": str(folder),
-            "bundle_root": step.overrides["bundle_root"],
-            "show_table": False,
-        },
-    )
+    with _phase_run(whole, folder) as options:
+        _run_bundle(
+            [str(configs / "evaluate.json")],
+            {
+                "dataset_dir": dataset,
+                "output_dir": str(folder),
+                "bundle_root": step.overrides["bundle_root"],
+                "show_table": False,
+                **options,
+            },
+        )
 
 
 def _run_bundle(files: list[str], settings: dict[str, Any]) -> None:
@@ -286,7 +359,7 @@ def _run_bundle(files: list[str], settings: dict[str, Any]) -> None:
         )
 
 
-def _collect(out: Path) -> None:
+def _collect(out: Path, whole: WholeRun | None = None) -> None:
     """Join the evaluations of all trainings in this folder and print them side by side."""
     from mixstyleflow_monai.evaluation import print_table
 
@@ -299,5 +372,7 @@ def _collect(out: Path) -> None:
     write_json(out / "evaluation.json", records)
     with atomic_path(out / "evaluation.csv") as partial:
         pd.concat(tables).to_csv(partial, index=False)
-    print_table(records)
+    if whole is not None:
+        whole.results(dict(zip(names, records, strict=True)), [out / "evaluation.json", out / "evaluation.csv"])
+    print_table(sorted(records, key=lambda record: (record["phase"], record.get("method") != BASELINE)))
     print(f"wrote {os.path.relpath(out / 'evaluation.json')} and evaluation.csv")

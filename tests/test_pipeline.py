@@ -111,9 +111,12 @@ def test_dataset_mistake_is_one_message_and_exit_code_one(tmp_path: Path, capsys
         ({"phases": "1,4"}, r"phases='1,4': expected some of 1, 2 and 3"),
         ({"phases": "all"}, r"phases='all'"),
         ({"overlay": "demoo"}, r"overlay='demoo': no bundle has configs/demoo.json.*'demo'"),
-        ({"max_epoch": 3}, r"--max_epoch: no such option.*max_epochs"),
+        ({"max_epoch": 3}, r"--max_epoch: no such option; did you mean 'max_epochs'\?"),
+        ({"basline": True}, r"--basline: no such option; did you mean 'baseline'\?"),
+        ({"zzz": 1}, r"--zzz: no such option\. Options are those of `run --help`"),
+        ({"tracking": "mlfow"}, r"tracking='mlfow': expected mlflow, or a file"),
         ({"phase4:max_epochs": 3}, r"--phase4:max_epochs: expected phase1:"),
-        ({"phase1:temperatures": 3}, r"--phase1:temperatures: no such option"),
+        ({"phase1:temperatures": 3}, r"--phase1:temperatures: no such option; it is one of phase 2 and 3"),
         ({"bundles_dir": "/nowhere"}, r"bundles_dir: no folder with"),
         ({"overlay": "train"}, r"overlay='train'"),
         ({"overlay": "methods/no_stylizer"}, r"overlay='methods/no_stylizer'"),
@@ -129,6 +132,26 @@ def test_mistaken_options_are_refused_before_anything_is_written(
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         pipeline.run(str(dataset_dir), str(tmp_path / "out"), **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_refusal_of_an_option_is_short(dataset_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="did you mean") as error:
+        pipeline.run(str(dataset_dir), str(tmp_path / "out"), learning_rte=0.1)
+    assert len(str(error.value)) < 200
+
+
+def test_path_that_monai_would_change_is_refused(dataset_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"output_dir='.*/run #2': MONAI's configurations read # as ::"):
+        pipeline.run(str(dataset_dir), str(tmp_path / "run #2"))
+    assert not (tmp_path / "run #2").exists()
+
+
+def test_how_a_run_is_tracked_is_no_part_of_what_was_asked_for(dataset_dir: Path, tmp_path: Path) -> None:
+    plain, tracked = (
+        pipeline._request(bundles_dir(), "abc", 0, (), pipeline._overrides_by_phase(bundles_dir(), options))
+        for options in ({"seed": 3}, {"seed": 3, "experiment_name": "mine", "tracking_uri": "sqlite:///x.db"})
+    )
+    assert plain == tracked
 
 
 def test_overrides_go_to_the_phases_that_know_them() -> None:

@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers.checkpoint import BaseSaveHandler
 from ignite.handlers.tqdm_logger import ProgressBar
 from monai.handlers import CheckpointLoader, CheckpointSaver
 from torch import nn
 
 from mixstyleflow_monai.artifacts import save_tensors, write_manifest
+from mixstyleflow_monai.processes import is_first
 
 logger = logging.getLogger(__name__)
 CHECKPOINT_PATTERN = re.compile(r"checkpoint_epoch=(\d+)\.pt")
@@ -46,7 +48,9 @@ class LossProgressBar:
         self.bar = ProgressBar(desc=description, persist=False, mininterval=1.0)
 
     def attach(self, engine: Engine) -> None:
-        """Attach to any engine."""
+        """Attach to any engine; of several processes the first one shows its bar."""
+        if not is_first():
+            return
         transform = (lambda output: {"loss": float(output[0]["loss"])}) if self.show_loss else None
         self.bar.attach(engine, output_transform=transform)
 
@@ -54,20 +58,50 @@ class LossProgressBar:
 class ResumableCheckpoint(CheckpointSaver):
     """MONAI's `CheckpointSaver` of the last epoch, with the engine's own state (epoch, iteration) included.
 
-    A configuration cannot name the trainer inside the trainer's handlers, so it is added on attaching.
+    A configuration cannot name the trainer inside the trainer's handlers, so it is added on attaching. A checkpoint is
+    written to a temporary name and renamed, and the one before it is removed only then: MONAI's saver, stopped while it
+    writes, leaves a broken file as the only one.
     """
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer, after `ResumeCheckpoint`."""
         self.save_dict["trainer"] = engine
+        for checkpoint in (self._interval_checkpoint, self._final_checkpoint):
+            if checkpoint is not None:
+                checkpoint.save_handler = _WholeFiles(self.save_dir)  # type: ignore[assignment]
         engine.add_event_handler(Events.STARTED, self._remove_abandoned)
         super().attach(engine)
 
     def _remove_abandoned(self, engine: Any) -> None:
         """Remove checkpoints ahead of this training: after a new start the next resume would take them for its own."""
         for epoch, path in _checkpoints(self.save_dir):
-            if epoch > engine.state.epoch:
+            if epoch > engine.state.epoch and is_first():
                 path.unlink()
+
+
+class _WholeFiles(BaseSaveHandler):
+    """Ignite's way to save, with files that are there as a whole or not at all.
+
+    Ignite asks to remove the oldest file before it saves the newest; the removal waits until that is done.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.removable: list[str] = []
+
+    def __call__(self, checkpoint: Any, filename: str, metadata: Any = None) -> None:
+        """Save, then remove."""
+        if not is_first():
+            return
+        save_tensors(self.folder / filename, checkpoint)
+        for name in self.removable:
+            if name != filename:
+                (self.folder / name).unlink(missing_ok=True)
+        self.removable.clear()
+
+    def remove(self, filename: str) -> None:
+        """Remove a file with the next save."""
+        self.removable.append(filename)
 
 
 class ResumeCheckpoint(CheckpointLoader):
@@ -110,7 +144,8 @@ class BestModel:
         if self.best_metric is None or value > self.best_metric:
             self.best_metric, self.best_epoch = float(value), int(engine.state.epoch)
             self.weights = {key: value.clone() for key, value in cpu_state_dict(self.network).items()}
-            save_tensors(self.path, self.weights)
+            if is_first():
+                save_tensors(self.path, self.weights)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -125,7 +160,7 @@ class BestModel:
         """Restore `state_dict`, and the file."""
         self.best_metric, self.best_epoch = state["best_metric"], state["best_epoch"]
         self.weights = {key: value.cpu() for key, value in state["weights"].items()}
-        if self.weights:
+        if self.weights and is_first():
             save_tensors(self.path, self.weights)
 
 
@@ -183,6 +218,8 @@ class PublishModel:
                 "best ones.",
                 engine.state.epoch,
             )
+        if not is_first():
+            return
         self.save(self.network, self.path)
         write_manifest(self.path, self.kind, made_from=self.made_from, facts={**self.facts, "checkpoint": chosen})
         logger.info("wrote %s (%s)", self.path, chosen)

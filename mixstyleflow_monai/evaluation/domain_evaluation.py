@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mixstyleflow_monai.artifacts import write_json
 from mixstyleflow_monai.data import RegionEncoding
 from mixstyleflow_monai.evaluation.metrics import CaseResult, dice_percent, surface_distance
 from mixstyleflow_monai.evaluation.summary import Record, print_table, summarise, write_cases
+from mixstyleflow_monai.processes import gather_objects, is_first
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,9 @@ class DomainEvaluation:
 
     Attach to an evaluator whose output items hold ``pred``, an integer label map (1, ...) on the original grid, and
     ``label``, the reference (1, ...) as on disk, and whose batch items hold ``case_id`` and ``domain``.
+
+    Of several processes (`mixstyleflow_monai.data.ProcessSampler`) the first one writes, with the rows of all of them
+    in the order of the data set and every case once.
 
     Args:
         encoding: regions of the label values.
@@ -74,13 +79,28 @@ class DomainEvaluation:
             )
 
     def _finish(self, engine: Any) -> None:
+        self.results = in_order_of_cases(gather_objects(self.results))
         self.record = summarise(self.results, self.source_domain, phase=self.phase, seed=self.seed, facts=self.facts)
+        engine.state.metrics.update({f"{name}_dice": self.record[f"{name}_mean_dice"] for name in ("source", "unseen")})
+        if not is_first():
+            return
         write_cases(self.output_dir / "evaluation.csv", self.results, phase=self.phase, seed=self.seed)
         write_json(self.output_dir / "evaluation.json", self.record)
-        engine.state.metrics.update({f"{name}_dice": self.record[f"{name}_mean_dice"] for name in ("source", "unseen")})
         logger.info("wrote %s", self.output_dir / "evaluation.json")
         if self.show_table:
             print_table([self.record])
+
+
+def in_order_of_cases(parts: Sequence[Sequence[CaseResult]]) -> list[CaseResult]:
+    """Return the rows of all processes as one process would have them.
+
+    Args:
+        parts: by process, the rows of its cases: of every n-th case of n processes, or of all cases in each.
+    """
+    by_process = [[list(rows) for _, rows in groupby(part, key=lambda row: row.case_id)] for part in parts]
+    cases = (case for turn in zip_longest(*by_process) for case in turn if case is not None)
+    once = {case[0].case_id: case for case in cases}
+    return [row for case in once.values() for row in case]
 
 
 def compare_case(

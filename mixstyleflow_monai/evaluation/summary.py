@@ -18,6 +18,7 @@ from mixstyleflow_monai.artifacts import atomic_path
 from mixstyleflow_monai.evaluation.metrics import CaseResult
 
 Record = dict[str, Any]
+MEAN = "mean"
 
 
 def summarise(
@@ -84,36 +85,61 @@ def write_cases(path: str | os.PathLike[str], results: Sequence[CaseResult], **c
 
 
 def print_table(records: Sequence[Record], console: Console | None = None) -> None:
-    """Print one line a domain and a column a record: the mean Dice over regions, and its spread."""
-    table = Table(title="Dice in percent: mean ± standard deviation over cases, mean over regions")
+    """Print one line a domain and, for each record, the mean Dice and its spread.
+
+    With several regions a record has a column a region, and one for the mean over them.
+    """
+    table = Table(title="Dice in percent: mean ± standard deviation over cases")
     table.add_column("domain")
     table.add_column("role")
     table.add_column("cases", justify="right")
-    for record in records:
-        table.add_column(record_name(record), justify="right")
+    columns = [(record, region) for record in records for region in _columns(record)]
+    for record, region in columns:
+        table.add_column(record_name(record) + (f"\n{region}" if len(_columns(record)) > 1 else ""), justify="right")
     names = list(dict.fromkeys(name for record in records for name in record["domains"]))
     for name in names:
         shown = next(record["domains"][name] for record in records if name in record["domains"])
-        cells = [_cell(record["domains"].get(name)) for record in records]
+        cells = [_cell(record["domains"].get(name), region) for record, region in columns]
         table.add_row(name, shown["role"], str(shown["n"]), *cells)
     table.add_section()
-    for label, key in (("mean of unseen domains", "unseen_mean_dice"), ("source", "source_mean_dice")):
-        cells = ["-" if record[key] is None else f"{record[key]:.1f}" for record in records]
-        table.add_row(label, "", "", *cells)
+    for label, role in (("mean of unseen domains", "unseen"), ("source", "source")):
+        table.add_row(label, "", "", *(_mean_of(record, role, region) for record, region in columns))
     # A pipe or a log has no width of its own; Rich would cut names at 80 columns.
-    (console or Console(width=None if sys.stdout.isatty() else 120)).print(table)
+    (console or Console(width=None if sys.stdout.isatty() else 60 + 20 * max(3, len(columns)))).print(table)
 
 
 def record_name(record: Record) -> str:
-    """Return the heading of a record."""
+    """Return the heading of a record: "Phase I", "baseline (no styles)", "Phase III"; another method by its name."""
     method = record.get("method")
-    return f"phase {record['phase']}" + (f", {method}" if method else "")
+    if method == "no_stylizer":
+        return "baseline (no styles)"
+    phase = f"Phase {'I' * int(record['phase'])}"
+    return phase if method in (None, "none", "mixstyleflow") else f"{phase}, {method}"
 
 
-def _cell(domain: Record | None) -> str:
-    if domain is None:
+def _columns(record: Record) -> list[str]:
+    """Return the regions of a record and "mean"; "mean" alone if there is one region."""
+    regions = list(dict.fromkeys(region for domain in record["domains"].values() for region in domain["regions"]))
+    return [*regions, MEAN] if len(regions) > 1 else [MEAN]
+
+
+def _cell(domain: Record | None, region: str) -> str:
+    chosen = _dice(domain, region)
+    if not chosen:
         return "-"
-    dice = [region["dice"] for region in domain["regions"].values()]
-    mean = float(np.mean([d["mean"] for d in dice]))
-    spreads = [d["sd"] for d in dice if d["sd"] is not None and not math.isnan(d["sd"])]
+    spreads = [d["sd"] for d in chosen if d["sd"] is not None and not math.isnan(d["sd"])]
+    mean = float(np.mean([d["mean"] for d in chosen]))
     return f"{mean:.1f} ± {float(np.mean(spreads)):.1f}" if spreads else f"{mean:.1f}"
+
+
+def _mean_of(record: Record, role: str, region: str) -> str:
+    """Return the mean over the domains of a role, each with the same weight."""
+    chosen = [_dice(domain, region) for domain in record["domains"].values() if domain["role"] == role]
+    means = [float(np.mean([d["mean"] for d in dice])) for dice in chosen if dice]
+    return f"{float(np.mean(means)):.1f}" if means else "-"
+
+
+def _dice(domain: Record | None, region: str) -> list[dict[str, Any]]:
+    """Return mean and spread of the Dice of one region, or of each."""
+    regions: dict[str, Any] = {} if domain is None else domain["regions"]
+    return [entry["dice"] for name, entry in regions.items() if region in (MEAN, name)]

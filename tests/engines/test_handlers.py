@@ -8,10 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from ignite.engine import Engine
 from torch import nn
 
 from mixstyleflow_monai.artifacts import read_manifest
-from mixstyleflow_monai.engines import BestModel, PublishModel, latest_checkpoint, load_network, save_state_dict
+from mixstyleflow_monai.engines import (
+    BestModel,
+    PublishModel,
+    ResumableCheckpoint,
+    latest_checkpoint,
+    load_network,
+    save_state_dict,
+)
 
 
 def engine_with(metric: float | None, epoch: int) -> Any:
@@ -81,6 +89,25 @@ def test_latest_checkpoint_is_the_highest_epoch(tmp_path: Path) -> None:
     for name in ("checkpoint_epoch=9.pt", "checkpoint_epoch=10.pt", "best.pt"):
         (tmp_path / name).touch()
     assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint_epoch=10.pt")
+
+
+def test_checkpoint_before_stays_until_the_next_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Linear(1, 1)
+    engine = Engine(lambda engine, batch: None)
+    ResumableCheckpoint(str(tmp_path), {"model": network}, save_interval=1, n_saved=1).attach(engine)
+    save = torch.save
+
+    def stopped(content: Any, stream: Any) -> None:
+        if engine.state.epoch == 3:
+            stream.write(b"half")
+            raise KeyboardInterrupt
+        save(content, stream)
+
+    monkeypatch.setattr(torch, "save", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run([0], max_epochs=4)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_epoch=2.pt"]
+    assert torch.load(tmp_path / "checkpoint_epoch=2.pt", weights_only=True)["trainer"]["iteration"] == 2
 
 
 def test_load_network_round_trip(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from mixstyleflow_monai.evaluation import CaseResult, print_table, summarise, write_cases
+from mixstyleflow_monai.evaluation.summary import record_name
 
 RESULTS = [
     CaseResult("s1", "home", "disc", 90.0, 1.0, "px"),
@@ -85,8 +87,41 @@ def test_table_shows_records_side_by_side() -> None:
     ]
     print_table(records, Console(file=stream, width=140))
     text = stream.getvalue()
-    for expected in ("phase 1", "phase 3, mixstyleflow", "farther", "83.5", "20.0 ± 14.1"):
+    for expected in ("Phase I ", "Phase III", "farther", "83.5", "20.0 ± 14.1"):
         assert expected in text
+
+
+def test_several_regions_have_a_column_each_and_one_for_their_mean() -> None:
+    stream = StringIO()
+    print_table([summarise(RESULTS, "home", phase=1, seed=0)], Console(file=stream, width=200))
+    lines = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in stream.getvalue().splitlines()]
+    rows = {cells[0]: cells[3:] for cells in lines if len(cells) == 6}
+    assert rows["farther"] == ["30.0 ± 14.1", "10.0 ± 14.1", "20.0 ± 14.1"]
+    assert rows["home"] == ["92.0 ± 2.8", "75.0 ± 7.1", "83.5 ± 4.9"]
+    assert rows["mean of unseen domains"] == ["40.0", "20.0", "30.0"]
+    assert rows["source"] == ["92.0", "75.0", "83.5"]
+    assert [cells[3:] for cells in lines if cells[3:] == ["disc", "cup", "mean"]] != []
+
+
+def test_one_region_has_one_column() -> None:
+    stream = StringIO()
+    discs = [result for result in RESULTS if result.region == "disc"]
+    print_table([summarise(discs, "home", phase=1, seed=0)], Console(file=stream, width=200))
+    assert "mean" not in stream.getvalue().split("┡")[0].partition("domain")[2]
+    assert "92.0 ± 2.8" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("phase", "method", "name"),
+    [
+        (1, None, "Phase I"),
+        (3, "mixstyleflow", "Phase III"),
+        (3, "no_stylizer", "baseline (no styles)"),
+        (3, "dsu", "Phase III, dsu"),
+    ],
+)
+def test_records_have_the_names_of_the_readme(phase: int, method: str | None, name: str) -> None:
+    assert record_name({"phase": phase, **({"method": method} if method else {})}) == name
 
 
 def test_table_in_a_log_keeps_long_names(capsys: pytest.CaptureFixture[str]) -> None:
