@@ -8,11 +8,12 @@ from typing import Any
 
 import fire
 
-from mixstyleflow_monai.bundle_errors import MISTAKES, root_cause
 from mixstyleflow_monai.benchmark import benchmark
+from mixstyleflow_monai.bundle_errors import MISTAKES, root_cause
+from mixstyleflow_monai.packing import pack
 from mixstyleflow_monai.pipeline import run
 
-COMMANDS: dict[str, Callable[..., Any]] = {"run": run, "benchmark": benchmark}
+COMMANDS: dict[str, Callable[..., Any]] = {"run": run, "benchmark": benchmark, "pack": pack}
 
 
 def main(arguments: list[str] | None = None) -> int:
