@@ -7,6 +7,7 @@ choose a setting, because it looks at unseen domains.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,18 @@ def main(run: str, dataset_dir: str, output: str, slices_a_domain: int = 100) ->
     bank = load_style_flows(root / "phase2" / "models" / "style_flows.pt", model)
     images, targets = read_domains(description, task, slices_a_domain)
     styles = {name: level_styles(network, batch, bank.levels) for name, batch in images.items()}
+    running = {name: level_styles(network, batch, bank.levels, running=True) for name, batch in images.items()}
     source = description.source_domain
     result = {
         "source": source,
         "slices": {name: len(batch) for name, batch in images.items()},
         "levels": {str(level): study_level(bank, level, source, styles) for level in bank.levels},
+        "mean_abs_score_by_running_statistics": {
+            str(level): {
+                name: float(score.abs().mean()) for name, score in standard_scores(running, source, level).items()
+            }
+            for level in bank.levels
+        },
         "anatomy": study_anatomy(bank, network, task, images[source], targets[source]),
         "images": study_images(bank, network, source, images),
     }
@@ -81,15 +89,27 @@ def read_domains(
 
 
 @torch.no_grad()
-def level_styles(network: DualDecoderNet, images: Tensor, levels: tuple[int, ...]) -> dict[int, Tensor]:
-    """Return level -> (N, 2C) means and standard deviations of the image decoder's channels."""
+def level_styles(
+    network: DualDecoderNet, images: Tensor, levels: tuple[int, ...], *, running: bool = False
+) -> dict[int, Tensor]:
+    """Return level -> (N, 2C) means and standard deviations of the image decoder's channels.
+
+    With ``running`` batch norm uses its running statistics, as inference does; otherwise those of the batch, as Phase
+    II and the stylizer do.
+    """
     collected: dict[int, list[Tensor]] = {level: [] for level in levels}
-    with untracked_batch_norm(network):
+    with contextlib.nullcontext() if running else untracked_batch_norm(network):
         for batch in images.split(BATCH):
             features = network.image_levels(network.encode(batch))
             for level in levels:
                 collected[level].append(torch.cat(channel_statistics(features[level]), dim=1))
     return {level: torch.cat(parts) for level, parts in collected.items()}
+
+
+def standard_scores(styles: Mapping[str, Mapping[int, Tensor]], source: str, level: int) -> dict[str, Tensor]:
+    """Return domain -> (N, 2C) styles of a level, less the source's mean, over the source's standard deviation."""
+    own = styles[source][level]
+    return {name: (of[level] - own.mean(0)) / own.std(0).clamp_min(1e-6) for name, of in styles.items()}
 
 
 def study_level(
@@ -98,7 +118,7 @@ def study_level(
     """Compare the styles of each domain, and samples of each temperature, with the source's, in its standard scores."""
     own = styles[source][level]
     centre, scale = own.mean(0), own.std(0).clamp_min(1e-6)
-    scores = {name: (of_domain[level] - centre) / scale for name, of_domain in styles.items()}
+    scores = standard_scores(styles, source, level)
     samples = {factor: (_sample(bank, level, factor) - centre) / scale for factor in FACTORS[1:]}
     samples_in = (_sample(bank, level, None) - centre) / scale
     result: dict[str, Any] = {
@@ -236,7 +256,7 @@ def save_projections(bank: StyleFlowBank, styles: Mapping[str, Mapping[int, Tens
         axes = figure.add_subplot(1, len(bank.levels), position + 1)
         own = styles[source][level]
         centre, scale = own.mean(0), own.std(0).clamp_min(1e-6)
-        scores = {name: (of_domain[level] - centre) / scale for name, of_domain in styles.items()}
+        scores = standard_scores(styles, source, level)
         joined = torch.cat([*scores.values()])
         _, _, directions = torch.linalg.svd(joined - joined.mean(0), full_matrices=False)
         for label, factor, colour in (

@@ -132,7 +132,7 @@ class Plan:
 
     def needs_flows(self, method: str) -> bool:
         """True if a method trains with the flows of Phase II."""
-        return method != PHASE_ONE and "style_flows" in self.settings(3, method)["made_from"]
+        return method != PHASE_ONE and "style_flows" in str(self.settings(3, method)["made_from"])
 
     def settings(self, phase: int, method: str | None = None) -> dict[str, Any]:
         """Return the merged top level of the configuration files and the overrides."""

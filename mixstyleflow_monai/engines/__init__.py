@@ -1,5 +1,12 @@
 """Engines: MONAI trainers of the phases and the Ignite handlers they use."""
 
+from mixstyleflow_monai.engines.computation import SegmentationEvaluator, check_computation, flag, place_network
+from mixstyleflow_monai.engines.distributed import (
+    end_processes,
+    leave_to_first_process,
+    process_device,
+    start_processes,
+)
 from mixstyleflow_monai.engines.handlers import (
     BestModel,
     EpochSeeding,
@@ -40,6 +47,7 @@ __all__ = [
     "PublishModel",
     "ResumableCheckpoint",
     "ResumeCheckpoint",
+    "SegmentationEvaluator",
     "StyleFlowEvaluator",
     "StyleFlowReport",
     "StyleFlowTrainer",
@@ -48,16 +56,23 @@ __all__ = [
     "StyleStatisticsDataset",
     "StyleStatisticsLoader",
     "TrainingIdentity",
+    "check_computation",
     "check_training_data",
     "copy_network",
     "denoising_input",
+    "end_processes",
+    "flag",
     "gather_statistics",
     "latest_checkpoint",
     "learning_rate_schedule",
+    "leave_to_first_process",
     "load_network",
     "load_style_flows",
     "mean_log_likelihood",
+    "place_network",
+    "process_device",
     "save_state_dict",
+    "start_processes",
     "style_statistics_file",
     "training_facts",
 ]

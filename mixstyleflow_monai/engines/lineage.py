@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import mixstyleflow_monai
 from mixstyleflow_monai.artifacts import (
     atomic_path,
@@ -19,6 +21,7 @@ from mixstyleflow_monai.artifacts import (
     write_json,
 )
 from mixstyleflow_monai.data import DatasetDescription, Task, check_headers
+from mixstyleflow_monai.engines.handlers import latest_checkpoint
 from mixstyleflow_monai.flows import StyleFlowBank
 
 
@@ -120,6 +123,11 @@ class TrainingIdentity:
             ValueError: the checkpoint is of another training; names the differences.
         """
         own = self.state_dict()
+        if own.get("phase") != state.get("phase"):
+            raise ValueError(
+                f"the checkpoint to resume is of phase {state.get('phase')}, and this is phase {own.get('phase')}. "
+                "Give each phase its own --output_dir."
+            )
         different = [
             f"{name}: was {_shortened(state.get(name))}, now {_shortened(own.get(name))}"
             for name in sorted({*own, *state})
@@ -155,9 +163,13 @@ def copy_network(source: str | os.PathLike[str], target: str | os.PathLike[str])
     """Copy a network and its manifest, so that a phase carries what it was made from; return the target's path.
 
     The source's hash is checked against its manifest first. Nothing is done if the target is the same already.
+
+    Raises:
+        ValueError: the target is the source, in the folder of Phase I's own training.
     """
     manifest = read_manifest(source, kind="segmentation_network")
     if Path(source).resolve() == Path(target).resolve():
+        _refuse_other_phase(Path(target).resolve().parent.parent)
         return str(target)
     if manifest_path(target).exists() and Path(target).exists():
         try:
@@ -169,3 +181,14 @@ def copy_network(source: str | os.PathLike[str], target: str | os.PathLike[str])
         shutil.copyfile(source, partial)
     write_json(manifest_path(target), {**manifest, "file": Path(target).name})
     return str(target)
+
+
+def _refuse_other_phase(folder: Path) -> None:
+    """Raise if a folder holds Phase I's checkpoints, which another phase would take for its own."""
+    checkpoint = latest_checkpoint(folder / "checkpoints")
+    identity = torch.load(checkpoint, map_location="cpu", weights_only=True).get("identity", {}) if checkpoint else {}
+    if identity.get("phase") == "1":
+        raise ValueError(
+            f"output_dir: phase 1 was trained in {folder}. Give this phase another --output_dir, and that folder with "
+            f"--phase1_dir {folder}."
+        )

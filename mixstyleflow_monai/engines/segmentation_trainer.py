@@ -6,14 +6,18 @@ import logging
 from typing import Any
 
 import torch
+from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
 from mixstyleflow_monai.data import epoch_seed
+from mixstyleflow_monai.engines.computation import autocast_type, compiled
+from mixstyleflow_monai.engines.distributed import OwnStyles, average_buffers, average_gradients, begin_together
 from mixstyleflow_monai.engines.hard_pass import HardPass
 from mixstyleflow_monai.losses import reconstruction_loss
+from mixstyleflow_monai.processes import mean_over_processes, process_seed, world_size
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +37,20 @@ class DualDecoderTrainer(SupervisedTrainer):
     second pass on hard examples with batch norm on batch statistics and its buffers untouched, whose reconstruction
     target is the clean image; one backward for both (MixStyleFlow, MICCAI 2025).
 
+    In several processes (`mixstyleflow_monai.engines.distributed`) each has its own images, noise and hard examples;
+    gradients, running statistics of batch norm and the losses reported are means over the processes.
+
+    Mixed precision is that of the network's forward passes. Losses, noise and stylizers compute in float32.
+
     Args:
         hard_pass: makes hard examples and their losses, or None for Phase I and for the baseline.
         noise_std: standard deviation of the denoising noise, for images in [0, 1].
         reconstruction_weight: w_rec, of both passes.
         max_skipped_steps: steps in a row with non-finite gradients after which training stops with an error.
-        seed: of the noise and, with a hard pass, of its examples; both start anew every epoch.
+        seed: of the noise and, with a hard pass, of its examples; both start anew every epoch and differ between
+            processes.
+        amp: mixed precision, see `autocast_type`; gradients are scaled where it is float16.
+        compile: ``torch.compile`` of the forward pass, see `compile_backend`.
         **kwargs: of `monai.engines.SupervisedTrainer`.
     """
 
@@ -50,21 +62,32 @@ class DualDecoderTrainer(SupervisedTrainer):
         reconstruction_weight: float = 1.0,
         max_skipped_steps: int = 10,
         seed: int = 0,
+        amp: bool | str = False,
+        compile: bool | str = False,
         **kwargs: Any,
     ) -> None:
         self.hard_pass = hard_pass
+        if hard_pass is not None and hard_pass.stylizer is not None and world_size() > 1:
+            hard_pass.stylizer = OwnStyles(hard_pass.stylizer)
         self.noise_std = noise_std
         self.reconstruction_weight = reconstruction_weight
         self.max_skipped_steps = max_skipped_steps
         self.seed = seed
         self.skipped_steps = 0
-        self.noise_generator = torch.Generator(device=kwargs["device"]).manual_seed(seed)
+        device = torch.device(kwargs["device"])
+        self.noise_generator = torch.Generator(device=device).manual_seed(process_seed(seed))
+        self.autocast_type = autocast_type(amp, device)
+        self.gradient_scaler = torch.amp.GradScaler("cuda") if self.autocast_type is torch.float16 else None
+        self._compiled_pass = compiled(self._pass, compile, device)
         # Curves need no decollated copies of every training image.
         super().__init__(**{"decollate": False, **kwargs})
+        self.add_event_handler(Events.STARTED, lambda engine: begin_together(engine.network, engine.state.epoch))
+        # Before the epoch is validated and saved.
+        self.add_event_handler(Events.ITERATION_COMPLETED, self._end_epoch_together)
 
     def set_epoch(self, epoch: int) -> None:
         """Seed noise, hard examples, slice order and augmentation for an epoch, counted from 1."""
-        seed = epoch_seed(self.seed, epoch)
+        seed = epoch_seed(process_seed(self.seed), epoch)
         self.noise_generator.manual_seed(seed)
         for part, method in ((self.hard_pass, "reseed"), (self.data_loader, "set_epoch")):
             if hasattr(part, method):
@@ -77,20 +100,20 @@ class DualDecoderTrainer(SupervisedTrainer):
         network = engine.network
         network.train()
         engine.optimizer.zero_grad(set_to_none=True)
-        device = torch.device(engine.state.device)
-        with torch.autocast(device.type, enabled=engine.amp, **engine.amp_kwargs):
-            output = self._losses(network, images, target)
+        output = self._losses(network, images, target)
         engine.state.output = output
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
         self._step(engine, output[Keys.LOSS])
-        output.update({name: value.detach() for name, value in output.items() if name.startswith("loss")})
+        names = [name for name in output if name.startswith("loss")]
+        means = mean_over_processes(torch.stack([output[name].detach() for name in names]))
+        output.update(zip(names, means, strict=True))
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         # A list, as MONAI's engines leave it after decollating: its handlers and trackers look for the first item.
         return [output]
 
     def _losses(self, network: nn.Module, images: Tensor, target: Tensor) -> dict[str, Any]:
         noisy = denoising_input(images, self.noise_std, self.noise_generator)
-        latent, logits, clean = self._pass(network, noisy)
+        latent, logits, clean = self._run(network, noisy)
         segmentation = self.loss_function(logits, target)
         reconstruction = reconstruction_loss(clean, images)
         total = segmentation + self.reconstruction_weight * reconstruction
@@ -98,11 +121,20 @@ class DualDecoderTrainer(SupervisedTrainer):
         if self.hard_pass is not None:
             batch = {"images": images, "noisy": noisy, "target": target, "latent": latent, "logits": logits}
             hard, parts = self.hard_pass.losses(
-                self._pass, network, batch, self.loss_function, self.reconstruction_weight
+                self._run, network, batch, self.loss_function, self.reconstruction_weight
             )
             losses.update(parts)
             total = total + hard
         return {Keys.IMAGE: images, Keys.LABEL: target, Keys.PRED: logits.detach(), Keys.LOSS: total, **losses}
+
+    def _run(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return latent, logits and reconstruction, computed in the precision asked for and returned in float32."""
+        if self.autocast_type is None:
+            latent, logits, clean = self._compiled_pass(network, images)
+            return latent, logits, clean
+        with torch.autocast(images.device.type, dtype=self.autocast_type):
+            latent, logits, clean = self._compiled_pass(network, images)
+        return latent.float(), logits.float(), clean.float()
 
     @staticmethod
     def _pass(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,21 +143,22 @@ class DualDecoderTrainer(SupervisedTrainer):
         return latent, logits, network.decode_image(latent)  # type: ignore[operator]
 
     def _step(self, engine: Any, loss: Tensor) -> None:
-        """Backward and update; a step with non-finite gradients is skipped and counted."""
-        scaler = engine.scaler if engine.amp and torch.device(engine.state.device).type == "cuda" else None
+        """Backward and update; a step with non-finite gradients is skipped, in all processes, and counted."""
+        scaler = self.gradient_scaler
         (loss if scaler is None else scaler.scale(loss)).backward()
+        average_gradients(engine.network.parameters())
+        if scaler is not None:
+            scaler.unscale_(engine.optimizer)
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        gradients = [p.grad for p in engine.network.parameters() if p.grad is not None]
+        finite = bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients)))
         if scaler is not None:
             # The scaler skips non-finite steps itself and lowers its scale.
-            before = scaler.get_scale()
             scaler.step(engine.optimizer)
             scaler.update()
-            if scaler.get_scale() < before:
-                self._step_without_gradients(engine)
-            return
-        gradients = [p.grad for p in engine.network.parameters() if p.grad is not None]
-        if bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
+        elif finite:
             engine.optimizer.step()
+        if finite:
             self.skipped_steps = 0
             return
         self._step_without_gradients(engine)
@@ -138,6 +171,11 @@ class DualDecoderTrainer(SupervisedTrainer):
                 f"{self.skipped_steps} steps in a row had non-finite gradients, the last with loss {loss.item()}. "
                 "Lower the learning rate or the temperatures, or check the images for non-finite values."
             )
+
+    @staticmethod
+    def _end_epoch_together(engine: Any) -> None:
+        if engine.state.iteration % engine.state.epoch_length == 0:
+            average_buffers(engine.network)
 
     @staticmethod
     def _step_without_gradients(engine: Any) -> None:

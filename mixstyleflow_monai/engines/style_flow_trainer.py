@@ -17,6 +17,7 @@ from torch import Tensor
 from mixstyleflow_monai.data import EpochOrder
 from mixstyleflow_monai.engines.style_statistics import Statistics, StyleStatisticsDataset
 from mixstyleflow_monai.flows import StyleFlowBank
+from mixstyleflow_monai.processes import world_size
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class StyleStatisticsLoader(DataLoader):
         super().__init__(
             dataset,
             num_workers=0,
-            batch_size=min(batch_size, len(dataset)),
+            batch_size=max(1, min(batch_size, len(dataset))),
             sampler=self.order,
             drop_last=shuffle,
         )
@@ -49,7 +50,8 @@ class StyleStatisticsLoader(DataLoader):
 class StyleFlowTrainer(SupervisedTrainer):
     """MONAI trainer of a `StyleFlowBank`: the sum of the flows' mean negative log-likelihoods.
 
-    The flows share no parameter; one step updates all of them. Each flow's gradient norm is clipped on its own.
+    The flows share no parameter; one step updates all of them. Each flow's gradient norm is clipped on its own. They
+    are small: one process trains them, in float32.
 
     Args:
         gradient_clip: largest gradient norm of a flow.
@@ -67,6 +69,9 @@ class StyleFlowTrainer(SupervisedTrainer):
 
     @staticmethod
     def _initialise_flows(engine: Any) -> None:
+        if world_size() > 1:
+            # ActNorm sets itself by the data that it sees first, and every process would see other data.
+            raise ValueError(f"the flows are trained in one process, here are {world_size()}. Start one.")
         if not engine.network.is_initialized:
             # The whole training set, not a first batch, sets ActNorm and the envelope.
             dataset: StyleStatisticsDataset = engine.data_loader.dataset

@@ -17,6 +17,7 @@ from mixstyleflow_monai.engines.handlers import load_network
 from mixstyleflow_monai.engines.hard_pass import Stylizer
 from mixstyleflow_monai.losses import peak_signal_to_noise_ratio
 from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
+from mixstyleflow_monai.processes import alone, is_first
 from mixstyleflow_monai.report.figures import save_panel
 from mixstyleflow_monai.styles import FlowStyleMix
 
@@ -110,9 +111,10 @@ class StylePreview:
 
     def __call__(self, engine: Any) -> None:
         """Measure at this epoch if it is due."""
-        if engine.state.epoch % self.interval and engine.state.epoch != engine.state.max_epochs:
+        if not is_first() or (engine.state.epoch % self.interval and engine.state.epoch != engine.state.max_epochs):
             return
-        numbers, rows = self.measure(seed=engine.state.epoch)
+        with alone():
+            numbers, rows = self.measure(seed=engine.state.epoch)
         engine.state.metrics.update(numbers)
         text = ", ".join(f"{name} {value:.1f}" for name, value in numbers.items())
         save_panel(

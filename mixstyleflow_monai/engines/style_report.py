@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from mixstyleflow_monai.artifacts import write_json
+from mixstyleflow_monai.artifacts import read_manifest, write_json
 from mixstyleflow_monai.data import RegionEncoding, SliceDataset
 from mixstyleflow_monai.engines.style_preview import (
     batch_dice,
@@ -31,10 +33,21 @@ logger = logging.getLogger(__name__)
 class StyleFlowReport:
     """At the end of Phase II say what the flows learned: ``style_report.json`` and ``panels/styles.png``.
 
-    The report holds, for each flow, the validation NLL in nats a dimension, and, for each level, how sampled statistics
-    compare with the validation images' own: ratio of spreads over images at temperature 1 and at the level's own. And
-    for images: reconstruction PSNR, the Dice of the Phase I network on plain images and on images stylised in and out
-    of domain.
+    Of up to 16 labelled validation slices, with Dice from 0 to 100 and regions averaged:
+
+    - ``reconstruction_psnr``: dB of the images decoded without a style against the images themselves.
+    - ``plain_dice``: of the Phase I network on the images.
+    - ``in_domain_dice``: on the images in styles of temperature 1, as the training domain has them.
+    - ``stylised_dice``: on the images in styles of the levels' own temperatures, beyond the domain; every level active.
+
+    Of all validation images, for each entry of ``levels``:
+
+    - ``nll_mean_nats_a_dimension``, ``nll_spread_nats_a_dimension``: negative log-likelihood of the images' channel
+      means and spreads under the flows, divided by the number of channels; lower is better, and below 0 is possible,
+      because it is a density. Comparable between flows of one network and level only.
+    - ``spread_of_means_temperature_T``, ``spread_of_stds_temperature_T``: standard deviation over 1000 samples drawn at
+      temperature T divided by that over the images, median over channels. About 1 at temperature 1 if the flow fits;
+      at the level's own temperature it says how far styles go beyond the domain.
 
     Args:
         bank: fitted flows.
@@ -44,6 +57,8 @@ class StyleFlowReport:
         output_dir: where to write.
         statistics: level -> (mean, std) of validation images.
         device: where to run.
+        flows_path: the flows' file, in an evaluation: the same numbers then go to ``evaluation.json`` as well, with
+            phase, seed and the file's hash.
     """
 
     def __init__(
@@ -56,6 +71,7 @@ class StyleFlowReport:
         *,
         statistics: Statistics,
         device: str | torch.device = "cpu",
+        flows_path: str | Path | None = None,
     ) -> None:
         self.bank = bank
         self.network = network.to(device).eval()
@@ -64,6 +80,7 @@ class StyleFlowReport:
         self.output_dir = Path(output_dir)
         self.statistics = statistics
         self.device = torch.device(device)
+        self.flows_path = flows_path
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer, after the handler that loads the best flows, or to an evaluator."""
@@ -90,6 +107,14 @@ class StyleFlowReport:
         for module, mode in training:
             module.training = mode
         write_json(self.output_dir / "style_report.json", report)
+        if self.flows_path is not None:
+            manifest = read_manifest(self.flows_path, kind="style_flows")
+            facts: dict[str, Any] = {
+                key: manifest[key] for key in ("phase", "seed", "dataset", "source_domain") if key in manifest
+            }
+            write_json(
+                self.output_dir / "evaluation.json", {**facts, "model_sha256": manifest["sha256"], "styles": report}
+            )
         save_panel(
             self.output_dir / "panels" / "styles.png",
             {name: row[:8] for name, row in {"image": images, "reconstruction": reconstruction, **rows}.items()},
@@ -122,10 +147,14 @@ def _spread_ratio(sampled: Tensor, real: Tensor) -> float:
 class StylePanels:
     """Evaluator handler: for each batch of images a PNG with the images in styles from in and out of the domain.
 
+    The file is named by its number, the first and the last case and the seed, such as
+    ``styles_0001_a17_to_b03_seed0.png``, and each column by its case; where the batch has no ``case_id``, by number and
+    seed alone. So images of other cases, or in styles of another seed, do not take its place.
+
     Args:
         stylizer: with the fitted flows.
         network: Phase I network.
-        output_dir: folder for ``styles_0001.png`` and so on.
+        output_dir: folder for the files.
         seed: of the styles.
     """
 
@@ -152,7 +181,21 @@ class StylePanels:
             styled = stylised_rows(self.stylizer, self.network, images, latent, self.seed + draw)
             rows.update({f"{name}, draw {draw + 1}": row for name, row in styled.items()})
         order = sorted(rows, key=lambda name: ("out" in name, "in domain" in name))
+        cases = [str(name) for name in engine.state.batch.get("case_id", ())]
         save_panel(
-            self.output_dir / f"styles_{engine.state.iteration:04d}.png",
+            self.output_dir / _panel_name(engine.state.iteration, cases, self.seed),
             {name: rows[name] for name in order},
+            column_titles=[_short(case) for case in cases],
         )
+
+
+def _panel_name(number: int, cases: Sequence[str], seed: int) -> str:
+    """Return the name of a panel's file, without signs that a file system may refuse."""
+    ends = [re.sub(r"[^\w.-]+", "_", _short(case, 40)) for case in dict.fromkeys([*cases[:1], *cases[-1:]])]
+    return "_".join([f"styles_{number:04d}", *(["_to_".join(ends)] if ends else []), f"seed{seed}"]) + ".png"
+
+
+def _short(name: str, letters: int = 22) -> str:
+    """Cut the middle out of a long name, because its ends tell cases apart."""
+    keep = (letters - 3) // 2
+    return name if len(name) <= letters else f"{name[:keep]}...{name[-keep:]}"

@@ -152,14 +152,17 @@ class StyleStatisticsDataset(Dataset[dict[str, Tensor]]):
     """Rows of gathered statistics, one an image seen.
 
     Args:
-        path: a statistics file.
+        path: a statistics file; None for a placeholder without rows, see `mixstyleflow_monai.inspection`.
         part: "train" or "validation".
 
     Items:
         dict with ``"{level}.mean"`` and ``"{level}.std"``, (C,) each.
     """
 
-    def __init__(self, path: str | os.PathLike[str], part: str) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, part: str) -> None:
+        if path is None:
+            self.statistics: Statistics = {0: (torch.empty(0, 1), torch.empty(0, 1))}
+            return
         read_manifest(path, kind="style_statistics")
         self.statistics = load_statistics(path, part)
 

@@ -7,6 +7,8 @@ from monai.losses import DiceLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mixstyleflow_monai.processes import sum_over_processes, world_size
+
 ACTIVATIONS = ("sigmoid", "softmax")
 LOSSES = ("bce_dice", "cross_entropy")
 
@@ -17,6 +19,10 @@ class SegmentationLoss(nn.Module):
     ``bce_dice``: BCE-with-logits, mean, plus 1 - (2 sum(p y) + 1) / (sum(p) + sum(y) + 1) with the sums over the
     batch and all channels at once (MixStyleFlow, MICCAI 2025). ``cross_entropy``: softmax cross-entropy, mean, as the
     official prostate configuration has it.
+
+    In several processes the sums of the Dice are over the images of all of them, so all must compute the loss at the
+    same time (or inside `mixstyleflow_monai.processes.alone`); the cross-entropy is of this process's images.
+    Computed in float32 at least.
 
     Args:
         activation: "sigmoid" (one channel a region, may overlap) or "softmax" (exclusive classes).
@@ -51,12 +57,20 @@ class SegmentationLoss(nn.Module):
                 f"SegmentationLoss: logits {tuple(logits.shape)} and target {tuple(target.shape)} differ in shape. "
                 "The network's out_channels must equal the number of regions (sigmoid) or classes (softmax)."
             )
+        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         target = target.to(logits.dtype)
         if self.activation == "softmax":
             return F.cross_entropy(logits, target)
-        dice = self.dice(logits.reshape(1, 1, -1), target.reshape(1, 1, -1))
-        loss: Tensor = F.binary_cross_entropy_with_logits(logits, target) + dice
+        loss: Tensor = F.binary_cross_entropy_with_logits(logits, target) + self._dice_loss(logits, target)
         return loss
+
+    def _dice_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        if world_size() == 1:
+            loss: Tensor = self.dice(logits.reshape(1, 1, -1), target.reshape(1, 1, -1))
+            return loss
+        p = logits.sigmoid()
+        overlap, size = sum_over_processes(torch.stack([(p * target).sum(), p.sum() + target.sum()]))
+        return 1.0 - (2.0 * overlap + 1.0) / (size + 1.0)
 
 
 def reconstruction_loss(reconstruction: Tensor, image: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ STAND_ALONE = ("train", "evaluate", "inference")
 # What a configuration leaves, by phase.
 LEFT = {
     "train": {1: "models/model.pt", 2: "models/style_flows.pt", 3: "models/model.pt"},
-    "evaluate": {1: "evaluation.json", 2: "style_report.json", 3: "evaluation.csv"},
-    "inference": {1: "predictions", 2: "styles/styles_0001.png", 3: "predictions"},
+    "evaluate": {1: "evaluation.json", 2: "evaluation.json", 3: "evaluation.csv"},
+    "inference": {1: "predictions", 2: "styles", 3: "predictions"},
 }
 
 
@@ -36,7 +36,10 @@ def content(phase: int, name: str) -> dict[str, Any]:
     return loaded
 
 
-OVERLAYS = sorted({name for phase in PHASE_BUNDLES for name in config_names(phase)} - set(STAND_ALONE))
+# Those of several processes have tests of their own, in test_multi_gpu.py.
+SEVERAL_PROCESSES = ("multi_gpu_train", "multi_gpu_evaluate")
+ALL_NAMES = {name for phase in PHASE_BUNDLES for name in config_names(phase)}
+OVERLAYS = sorted(ALL_NAMES - {*STAND_ALONE, *SEVERAL_PROCESSES})
 
 
 @pytest.mark.parametrize("phase", PHASE_BUNDLES)
@@ -66,7 +69,19 @@ def test_training_leaves_its_artifact_with_a_manifest(phase: int, kind: str, req
     assert manifest["cases"]["train"] == ["site_a_0", "site_a_1", "site_a_2"]
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_evaluation_of_flows_names_the_flows_and_holds_the_report(
+    volume_chain: Any, run_bundle: Callable[..., None], tmp_path: Path
+) -> None:
+    models = volume_chain.output(2) / "models"
+    run_bundle(2, "evaluate", dataset_dir=str(volume_chain.dataset), output_dir=str(tmp_path), model_dir=str(models))
+    record = json.loads((tmp_path / "evaluation.json").read_text())
+    assert record["model_sha256"] == read_manifest(models / "style_flows.pt")["sha256"]
+    assert record["phase"] == 2
+    assert record["styles"] == json.loads((tmp_path / "style_report.json").read_text())
+
+
+# Methods are phase 3 alone and have tests of their own, in test_methods.py.
+@pytest.mark.parametrize("overlay", [name for name in OVERLAYS if not name.startswith("methods/")])
 def test_overlay_runs_through_the_phases_and_its_settings_are_recorded(
     overlay: str, volumes: Path, train_all: Callable[..., Any], small: dict[int, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import torch
 from mixstyleflow_monai.artifacts import read_manifest, write_manifest
 from mixstyleflow_monai.data import Case, DatasetDescription, Task
 from mixstyleflow_monai.engines import (
+    TrainingIdentity,
     check_training_data,
     copy_network,
     load_style_flows,
@@ -75,6 +76,24 @@ def test_copied_network_is_the_same_and_a_damaged_copy_is_replaced(tmp_path: Pat
     copy_network(network, target)
     assert target.read_bytes() == network.read_bytes()
     assert copy_network(network, network) == str(network)
+
+
+def test_the_folder_of_phase_1_is_no_output_of_phase_2(tmp_path: Path) -> None:
+    network = write_network(tmp_path / "models" / "model.pt", 0)
+    (tmp_path / "checkpoints").mkdir()
+    checkpoint = tmp_path / "checkpoints" / "checkpoint_epoch=3.pt"
+    torch.save({"identity": {"phase": "2"}}, checkpoint)
+    assert copy_network(network, network) == str(network)
+    torch.save({"identity": {"phase": "1"}}, checkpoint)
+    with pytest.raises(ValueError, match=r"^output_dir: phase 1 was trained in .*another --output_dir, .*--phase1_dir"):
+        copy_network(network, network)
+    copy_network(network, tmp_path / "phase2" / "models" / "model.pt")
+
+
+def test_a_checkpoint_of_another_phase_is_told_in_one_line() -> None:
+    one, two = (TrainingIdentity({"phase": phase, "settings": {"name": phase}}) for phase in (1, 2))
+    with pytest.raises(ValueError, match=r"is of phase 1, and this is phase 2\. Give each .* own --output_dir\.$"):
+        two.load_state_dict(one.state_dict())
 
 
 def description(folder: Path, splits: dict[str, str], source: str = "home") -> DatasetDescription:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from mixstyleflow_monai.data import RegionEncoding, SliceDataset
-from mixstyleflow_monai.engines import StyleFlowReport, StylePanels
+from mixstyleflow_monai.engines import StyleFlowReport, StylePanels, style_report
 from mixstyleflow_monai.networks import DualDecoderNet
 from mixstyleflow_monai.styles import FlowStyleMix
+
+README = Path(__file__).resolve().parents[2] / "bundles" / "phase2_style_flows" / "docs" / "README.md"
 
 
 def test_report_has_likelihoods_spreads_and_the_fate_of_the_anatomy(
@@ -35,9 +38,40 @@ def test_report_has_likelihoods_spreads_and_the_fate_of_the_anatomy(
     assert level["nll_mean_nats_a_dimension"] == pytest.approx(float(loss) / 32, rel=1e-4)
     assert {"reconstruction_psnr", "plain_dice", "in_domain_dice", "stylised_dice"} <= set(engine.state.metrics)
     assert (tmp_path / "panels" / "styles.png").is_file()
+    explained = README.read_text(encoding="utf-8")
+    for name in {*report, *level} - {"levels"}:
+        assert f"`{name}`" in explained or "temperature_3.5" in name
 
 
-def test_panels_are_numbered_by_batch(tmp_path: Path, network: DualDecoderNet, stylizer: FlowStyleMix) -> None:
-    engine = SimpleNamespace(state=SimpleNamespace(iteration=3, output={"image": torch.rand(2, 1, 32, 32)}))
-    StylePanels(stylizer, network, tmp_path)(engine)
-    assert [path.name for path in tmp_path.iterdir()] == ["styles_0003.png"]
+@pytest.mark.parametrize(
+    ("cases", "seed", "name"),
+    [
+        ({}, 0, "styles_0003_seed0.png"),
+        ({"case_id": ["a17", "b 03/x"]}, 0, "styles_0003_a17_to_b_03_x_seed0.png"),
+        ({"case_id": ["a17", "a17"]}, 4, "styles_0003_a17_seed4.png"),
+        ({"case_id": ["n" * 60, "a"]}, 0, f"styles_0003_{'n' * 18}...{'n' * 18}_to_a_seed0.png"),
+    ],
+)
+def test_panels_are_named_by_number_cases_and_seed(
+    cases: dict[str, list[str]],
+    seed: int,
+    name: str,
+    tmp_path: Path,
+    network: DualDecoderNet,
+    stylizer: FlowStyleMix,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    titles: list[list[str]] = []
+    save = style_report.save_panel
+
+    def keep(*arguments: Any, column_titles: list[str], **options: Any) -> None:
+        titles.append(column_titles)
+        save(*arguments, column_titles=column_titles, **options)
+
+    monkeypatch.setattr(style_report, "save_panel", keep)
+    image = torch.rand(2, 1, 32, 32)
+    state = SimpleNamespace(iteration=3, output={"image": image}, batch={"image": image, **cases})
+    StylePanels(stylizer, network, tmp_path, seed=seed)(SimpleNamespace(state=state))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert [title[:3] for title in titles[0]] == [case[:3] for case in cases.get("case_id", [])]
+    assert all(len(title) <= 22 for title in titles[0])

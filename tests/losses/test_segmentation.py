@@ -69,6 +69,16 @@ def test_integer_targets_are_taken() -> None:
     assert torch.equal(SegmentationLoss()(logits, target.to(torch.uint8)), SegmentationLoss()(logits, target))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_logits_lose_nothing_in_the_sums(dtype: torch.dtype) -> None:
+    logits, target = example()
+    # So many pixels that a sum in half precision would overflow or stop growing.
+    logits, target = (t.repeat(1, 1, 40, 40).float() for t in (logits, target))
+    loss = SegmentationLoss()(logits.to(dtype), target)
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(float(SegmentationLoss()(logits.to(dtype).float(), target)), rel=1e-6)
+
+
 def test_cross_entropy_is_minus_the_mean_log_probability_of_the_right_class() -> None:
     logits, _ = example(3)
     classes = torch.randint(3, (3, 6, 5), generator=torch.Generator().manual_seed(1))

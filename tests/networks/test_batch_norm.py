@@ -43,6 +43,21 @@ def test_buffers_stay_and_output_is_that_of_batch_statistics(training: bool) -> 
     assert int(net.stem[0][1].num_batches_tracked) == 1
 
 
+def test_batch_norm_over_processes_is_the_ordinary_one_in_a_single_process() -> None:
+    net = DualDecoderNet().train()
+    x = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), untracked_batch_norm(net):
+        expected = net(x)
+    net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    before, mode = copy.deepcopy(dict(net.named_buffers())), modes(net)
+    with untracked_batch_norm(net, freeze_affine=True), untracked_batch_norm(net):
+        found = net(x)
+    torch.testing.assert_close(found, expected)
+    assert modes(net) == mode
+    assert before.keys() == dict(net.named_buffers()).keys()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in net.named_buffers())
+
+
 def test_other_modules_keep_their_mode() -> None:
     net = small().eval()
     with untracked_batch_norm(net):
