@@ -1,7 +1,8 @@
 """What does a volume, a slice, a step cost, and what do two processes change? ``python -m benchmarks.scaling``.
 
 Three tables on this machine's CPU, in two to three minutes if it has nothing else to do. CPU seconds are those of all
-threads of a process; unlike the seconds that pass, other work on the machine hardly changes them.
+threads of a process. With one thread other work on the machine changes them little; with more, threads that wait for
+each other count as well. The load is printed before and after: seconds that pass mean nothing on a busy machine.
 
 - a volume of 320 x 320 x 20 voxels: size on disk, seconds to load and preprocess, memory in the cache, and how long a
   slice takes with its volume in the cache and without;
@@ -68,14 +69,20 @@ def main(volumes: int = 8, steps: int = 2, size: int = 224, batch_size: int = 8)
     console.print(
         f"torch {torch.__version__}, {os.cpu_count()} cores, {threads} threads, load {os.getloadavg()[0]:.1f}"
     )
+    # A worker process of a data loader has one thread.
+    torch.set_num_threads(1)
     console.print(volume_table(volumes))
+    torch.set_num_threads(threads)
     console.print(step_table(steps, size, batch_size, threads))
+    console.print(f"load {os.getloadavg()[0]:.1f} after the steps")
     console.print(norm_table())
 
 
 def volume_table(count: int) -> Table:
     """Measure volumes of noise, which compresses worse than any image."""
-    table = Table("of one volume, median", "value", title=f"{SHAPE[0]} x {SHAPE[1]} x {SHAPE[2]} voxels, int16")
+    table = Table(
+        "of one volume, median", "value", title=f"{SHAPE[0]} x {SHAPE[1]} x {SHAPE[2]} voxels, int16, 1 thread"
+    )
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         entries = [_make_case(place, number) for number in range(count)]

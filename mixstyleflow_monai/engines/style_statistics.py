@@ -22,7 +22,7 @@ from mixstyleflow_monai.artifacts import (
 from mixstyleflow_monai.data import TrainingLoader, epoch_seed
 from mixstyleflow_monai.engines.segmentation_trainer import denoising_input
 from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
-from mixstyleflow_monai.styles import channel_statistics
+from mixstyleflow_monai.styles import IMAGE_LEVEL, channel_statistics
 
 Statistics = dict[int, tuple[Tensor, Tensor]]
 """Level -> (means, standard deviations), (N, C) each."""
@@ -48,7 +48,7 @@ def gather_statistics(
     Args:
         network: Phase I network.
         loader: batches of source images.
-        levels: image-decoder levels, within 0 to 4.
+        levels: image-decoder levels, 0 to 4, and `IMAGE_LEVEL` for the images themselves.
         passes: how often to go over the loader, with fresh augmentation.
         noise_std: of the denoising noise.
         seed: of the noise.
@@ -58,9 +58,9 @@ def gather_statistics(
     Returns:
         Level -> (mean, std), (N, C) on the CPU.
     """
-    unknown = sorted(set(levels) - set(range(5)))
+    unknown = sorted(set(levels) - set(range(IMAGE_LEVEL + 1)))
     if unknown or not levels:
-        raise ValueError(f"levels={list(levels)}: expected some of 0 (latent) to 4 (last block).")
+        raise ValueError(f"levels={list(levels)}: expected some of 0 (latent) to 4 (last block) and 5 (the image).")
     collected: dict[int, list[tuple[Tensor, Tensor]]] = {level: [] for level in levels}
     generator = torch.Generator(device=device)
     network.to(device)
@@ -70,7 +70,7 @@ def gather_statistics(
             generator.manual_seed(epoch_seed(seed, number))
             for batch in loader:
                 images = denoising_input(batch["image"].to(device), noise_std, generator)
-                features = network.image_levels(network.encode(images))
+                features = {**network.image_levels(network.encode(images)), IMAGE_LEVEL: images}
                 for level in levels:
                     mean, std = channel_statistics(features[level])
                     collected[level].append((mean.cpu(), std.cpu()))

@@ -53,10 +53,8 @@ class StyleFlow(nn.Module):
         act_norm_floor: float = 1e-3,
     ) -> None:
         super().__init__()
-        if channels < 2:
-            raise ValueError(
-                f"channels is {channels}, but a style flow couples channels with each other: give at least 2."
-            )
+        if channels < 1:
+            raise ValueError(f"channels is {channels}, allowed are integers from 1 on.")
         if num_couplings < 1:
             raise ValueError(f"num_couplings is {num_couplings}, allowed are integers from 1 on.")
         self.channels = channels
@@ -66,6 +64,9 @@ class StyleFlow(nn.Module):
             # Inner ActNorms see standardised data. A floor below 1 there would blow a constant channel up once more in
             # each of them, by (1 / floor) ** num_couplings altogether.
             layers.append(StyleActNorm(channels, std_floor=act_norm_floor if not layers else 1.0))
+            if channels == 1:
+                # Nothing to couple with: a Gaussian is left, for the mean or spread of a grey image.
+                break
             layers.append(
                 MaskedAffineCoupling(
                     channels,

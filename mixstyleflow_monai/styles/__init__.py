@@ -11,7 +11,7 @@ from mixstyleflow_monai.styles.efd_mix import EFDMix
 from mixstyleflow_monai.styles.feature_perturbation import ENCODER_LAYERS, FeaturePerturbation
 from mixstyleflow_monai.styles.flow_mix import PRESETS, FlowStyleMix
 from mixstyleflow_monai.styles.gaussian_styles import GaussianStyleBank
-from mixstyleflow_monai.styles.level_mix import DrawnStyle, LevelStyle, LevelStyleMix
+from mixstyleflow_monai.styles.level_mix import IMAGE_LEVEL, DrawnStyle, LevelStyle, LevelStyleMix
 from mixstyleflow_monai.styles.max_style import MaxStyle
 from mixstyleflow_monai.styles.mix_style import MixStyle
 from mixstyleflow_monai.styles.permuted_style_mix import PermutedStyleMix
@@ -22,6 +22,7 @@ from mixstyleflow_monai.styles.tri_d import TriD
 __all__ = [
     "DSU",
     "ENCODER_LAYERS",
+    "IMAGE_LEVEL",
     "PRESETS",
     "BigAug",
     "ChainedStylizer",

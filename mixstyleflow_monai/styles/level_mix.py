@@ -18,6 +18,9 @@ from mixstyleflow_monai.styles.images import scale_to_unit_range
 from mixstyleflow_monai.styles.sampling import check_positive, check_probability, draw_beta
 from mixstyleflow_monai.styles.statistics import mix_statistics
 
+IMAGE_LEVEL = 5
+"""The image itself, after the levels 0 to 4 of the image decoder."""
+
 
 @dataclass(frozen=True)
 class LevelStyle:
@@ -115,6 +118,8 @@ class LevelStyleMix(nn.Module):
     def stylize(self, network: DualDecoderNet, images: Tensor, latent: Tensor, style: DrawnStyle) -> Tensor:
         """Return the hard examples (B, c, H, W) in [0, 1] of ``images`` for a drawn style. No randomness.
 
+        A style of `IMAGE_LEVEL` moves the channel statistics of the finished image.
+
         Args:
             network: its image decoder decodes; its batch norms use batch statistics and keep their buffers.
             images: (B, c, H, W) in [0, 1].
@@ -128,6 +133,11 @@ class LevelStyleMix(nn.Module):
                 return features
             return mix_statistics(features, chosen.mean, chosen.std, chosen.weight)
 
+        of_image = style.levels.get(IMAGE_LEVEL)
+        if of_image is not None:
+            inner = DrawnStyle({level: part for level, part in style.levels.items() if level != IMAGE_LEVEL})
+            hard = self.stylize(network, images, latent, inner)
+            return mix_statistics(hard, of_image.mean, of_image.std, of_image.weight).clamp(0.0, 1.0)
         if self.output == "detail" and not style.levels:
             return images
         with torch.no_grad(), untracked_batch_norm(network):

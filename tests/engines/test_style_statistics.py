@@ -58,6 +58,14 @@ def test_statistics_are_those_of_the_levels(network: DualDecoderNet, loader: Tra
         torch.testing.assert_close(std[:4].double(), torch.from_numpy(features.std(-1, ddof=1)), rtol=1e-3, atol=1e-4)
 
 
+def test_statistics_of_the_image_are_those_of_its_channels(network: DualDecoderNet, loader: TrainingLoader) -> None:
+    mean, std = gather(network, loader, levels=(5,))[5]
+    loader.set_epoch(1)
+    images = next(iter(loader))["image"]
+    torch.testing.assert_close(mean[: len(images)], images.mean((2, 3)))
+    torch.testing.assert_close(std[: len(images)], images.std((2, 3)), atol=1e-4, rtol=1e-4)
+
+
 def test_gathering_leaves_the_network_as_it_was(network: DualDecoderNet, loader: TrainingLoader) -> None:
     network.eval()
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -73,7 +81,7 @@ def test_gathering_is_reproducible_and_noise_matters(network: DualDecoderNet, lo
     assert not torch.equal(first, gather(network, loader, noise_std=0.05, seed=1)[2][0])
 
 
-@pytest.mark.parametrize("levels", [(), (5,), (2, 7)])
+@pytest.mark.parametrize("levels", [(), (6,), (2, 7)])
 def test_unknown_levels_are_refused(network: DualDecoderNet, loader: TrainingLoader, levels: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"levels=.*expected some of 0 \(latent\) to 4"):
         gather(network, loader, levels=levels)

@@ -315,9 +315,20 @@ def test_nan_is_refused_at_the_start_and_passed_on_later() -> None:
     assert torch.isnan(log_prob).tolist() == [True, False, False, False, False]
 
 
-def test_single_channel_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"channels is 1.*at least 2"):
-        StyleFlow(1)
+def test_flow_of_one_channel_is_a_gaussian_of_its_data() -> None:
+    x = 0.3 + 0.05 * torch.randn(4000, 1, generator=torch.Generator().manual_seed(0))
+    flow = StyleFlow(1)
+    flow.initialize(x)
+    expected = torch.distributions.Normal(x.mean(), x.std()).log_prob(x[:, 0])
+    torch.testing.assert_close(flow.log_prob(x), expected, atol=1e-3, rtol=1e-3)
+    drawn = flow.sample(4000, temperature=2.0, generator=torch.Generator().manual_seed(1))
+    assert drawn.std().item() == pytest.approx(0.1, rel=0.08)
+    assert drawn.mean().item() == pytest.approx(0.3, abs=0.01)
+
+
+def test_flow_without_channels_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"channels is 0, allowed are integers from 1 on"):
+        StyleFlow(0)
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_files_that_torch_cannot_read_are_refused(tmp_path: Path, content: bytes
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"channels": {2: 1}}, "channels is 1"),
+        ({"channels": {2: 0}}, "channels is 0"),
         ({"channels": {}}, "expected at least one"),
         ({"channels": {"two": 4}}, "channels: level 'two'"),
         ({"channels": {2: 4, "2": 4}}, "each named once"),

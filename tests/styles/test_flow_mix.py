@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mixstyleflow_monai.flows import StyleFlowBank
 from mixstyleflow_monai.networks import DualDecoderNet, LevelHook, untracked_batch_norm
-from mixstyleflow_monai.styles import PRESETS, DrawnStyle, FlowStyleMix, LevelStyle, mix_statistics
+from mixstyleflow_monai.styles import IMAGE_LEVEL, PRESETS, DrawnStyle, FlowStyleMix, LevelStyle, mix_statistics
 
 CHANNELS = {2: 32, 3: 16, 4: 16}
 TINY = {2: 3, 3: 2, 4: 2}
@@ -377,3 +377,33 @@ def test_state_names_level_and_statistic() -> None:
     ones = torch.ones(1, 2)
     state = DrawnStyle({3: LevelStyle(ones, 2 * ones, ones[:, :1])}).state()
     assert list(state) == ["3.mean", "3.std", "3.weight"]
+
+
+# --- the image's own statistics
+
+
+@pytest.mark.parametrize("output", ["detail", "decoded"])
+def test_style_of_the_image_level_moves_the_finished_image_alone(network: DualDecoderNet, output: str) -> None:
+    x = images()
+    latent = encode(network, x)
+    stylizer = FlowStyleMix(make_bank({2: 32, IMAGE_LEVEL: 3}, temperatures={2: 1.0, IMAGE_LEVEL: 1.0}), output=output)
+    inner = stylizer.draw(len(x), probability=1.0).levels[2]
+    mean, std = torch.full((3, 3), 0.4), torch.full((3, 3), 0.05)
+    outer = LevelStyle(mean, std, torch.tensor([[0.0], [0.5], [1.0]]))
+    before = stylizer.stylize(network, x, latent, DrawnStyle({2: inner}))
+    after = stylizer.stylize(network, x, latent, DrawnStyle({2: inner, IMAGE_LEVEL: outer}))
+    torch.testing.assert_close(after[0], before[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(after[2].mean((1, 2)), mean[2], atol=1e-3, rtol=0)
+    torch.testing.assert_close(after[2].std((1, 2)), std[2], atol=1e-3, rtol=0)
+    half = 0.5 * (before[1].mean((1, 2)) + mean[1])
+    torch.testing.assert_close(after[1].mean((1, 2)), half, atol=1e-3, rtol=0)
+
+
+def test_flows_of_grey_images_style_them(tmp_path: Path) -> None:
+    bank = make_bank({IMAGE_LEVEL: 1}, temperatures={IMAGE_LEVEL: 2.0})
+    bank.save(tmp_path / "bank.pt")
+    network, x = DualDecoderNet(1), torch.rand(4, 1, 32, 32, generator=seeded())
+    stylizer = FlowStyleMix(StyleFlowBank.load(tmp_path / "bank.pt"), probability=1.0, weight_law="uniform")
+    hard = stylizer(network, x, network.encode(x).detach())
+    assert ((hard >= 0) & (hard <= 1)).all()
+    assert not torch.allclose(hard, x, atol=1e-2)
