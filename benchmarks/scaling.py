@@ -50,7 +50,7 @@ class RunningNorms(DualDecoderNet):
         return self
 
 
-def main(volumes: int = 8, steps: int = 2, size: int = 224, batch_size: int = 8) -> None:
+def main(volumes: int = 8, steps: int = 2, size: int = 224, batch_size: int = 8, threads: int = 1) -> None:
     """Measure and print.
 
     Args:
@@ -58,13 +58,13 @@ def main(volumes: int = 8, steps: int = 2, size: int = 224, batch_size: int = 8)
         steps: timed steps of each setting.
         size: height and width of an image of a step.
         batch_size: images a step, even.
+        threads: of the one process whose settings are compared; everything else has one.
     """
     if volumes < 8 or steps < 1 or batch_size % 2:
         raise ValueError(
             f"--volumes {volumes} --steps {steps} --batch_size {batch_size}: expected at least 8, at least 1, and an "
             "even number."
         )
-    threads = torch.get_num_threads()
     console = Console(width=120)
     console.print(
         f"torch {torch.__version__}, {os.cpu_count()} cores, {threads} threads, load {os.getloadavg()[0]:.1f}"

@@ -216,7 +216,12 @@ def _check_settings(root: Path, step: Step) -> None:
     elif step.phase == 2:
         options = ("spread", "log_scale_bound", "clamp", "clip_to_envelope", "clamp_means", "std_floor")
         levels = dict.fromkeys(settings["levels"], 2)
-        StyleFlowBank(levels, settings["temperatures"], **{key: settings[key] for key in options})
+        StyleFlowBank(
+            levels,
+            settings["temperatures"],
+            batch_norm=settings["style_batch_norm"],
+            **{key: settings[key] for key in options},
+        )
     elif settings["stylizer"] is not None:
         keys = ("probability", "alpha", "style_per", "weight_per", "weight_law")
         FlowStyleMix(StyleFlowBank(), output=settings["stylized_output"], **{key: settings[key] for key in keys})

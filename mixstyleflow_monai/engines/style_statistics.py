@@ -21,7 +21,7 @@ from mixstyleflow_monai.artifacts import (
 )
 from mixstyleflow_monai.data import TrainingLoader, epoch_seed
 from mixstyleflow_monai.engines.segmentation_trainer import denoising_input
-from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
+from mixstyleflow_monai.networks import DualDecoderNet, style_batch_norm
 from mixstyleflow_monai.styles import IMAGE_LEVEL, channel_statistics
 
 Statistics = dict[int, tuple[Tensor, Tensor]]
@@ -38,12 +38,13 @@ def gather_statistics(
     noise_std: float,
     seed: int,
     device: torch.device,
+    batch_norm: str = "batch",
     description: str = "style statistics",
 ) -> Statistics:
     """Run the frozen network over its images and keep mean and standard deviation of each channel and level.
 
-    The input is what Phase I trained on (noisy, augmented and plain) and batch norm uses batch statistics, as the
-    stylizer of Phase III will see them.
+    The input is what Phase I trained on (noisy, augmented and plain). Batch norm uses the statistics that the stylizer
+    of Phase III will use.
 
     Args:
         network: Phase I network.
@@ -53,6 +54,7 @@ def gather_statistics(
         noise_std: of the denoising noise.
         seed: of the noise.
         device: where to run.
+        batch_norm: "batch" or "running", see `mixstyleflow_monai.networks.style_batch_norm`.
         description: text of the progress bar.
 
     Returns:
@@ -64,7 +66,10 @@ def gather_statistics(
     collected: dict[int, list[tuple[Tensor, Tensor]]] = {level: [] for level in levels}
     generator = torch.Generator(device=device)
     network.to(device)
-    with untracked_batch_norm(network), tqdm(total=passes * len(loader), desc=description, mininterval=1.0) as bar:
+    with (
+        style_batch_norm(network, batch_norm),
+        tqdm(total=passes * len(loader), desc=description, mininterval=1.0) as bar,
+    ):
         for number in range(1, passes + 1):
             loader.set_epoch(number)
             generator.manual_seed(epoch_seed(seed, number))
@@ -113,6 +118,7 @@ def style_statistics_file(
     noise_std: float,
     seed: int,
     device: str | torch.device,
+    batch_norm: str = "batch",
     facts: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the path of a statistics file of this network with these settings, gathering it first if need be.
@@ -127,9 +133,11 @@ def style_statistics_file(
         noise_std: see `gather_statistics`.
         seed: see `gather_statistics`.
         device: see `gather_statistics`.
+        batch_norm: see `gather_statistics`.
         facts: further settings on which the statistics depend.
     """
     settings = {"levels": list(levels), "passes": passes, "noise_std": noise_std, "seed": seed, **(facts or {})}
+    settings["batch_norm"] = batch_norm
     if not _is_current(Path(path), network_path, settings):
         parts = {
             name: gather_statistics(
@@ -140,6 +148,7 @@ def style_statistics_file(
                 noise_std=noise_std,
                 seed=seed,
                 device=torch.device(device),
+                batch_norm=batch_norm,
                 description=f"style statistics, {name}",
             )
             for name, loader in loaders.items()

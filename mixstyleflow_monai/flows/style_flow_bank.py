@@ -46,6 +46,8 @@ class StyleFlowBank(nn.Module):
         clip_to_envelope: clip samples to the range of the training data widened by the temperature.
         clamp_means: clamp sampled means to >= 1e-8.
         std_floor: smallest standard deviation, > 0, of samples and of what goes into a logarithm.
+        batch_norm: how the network's batch norm was set when the statistics were gathered, "batch" or "running"; the
+            stylizer sets it likewise.
     Raises:
         ValueError: a value out of range; the message names it.
     """
@@ -63,6 +65,7 @@ class StyleFlowBank(nn.Module):
         clip_to_envelope: bool = True,
         clamp_means: bool = False,
         std_floor: float = 1e-6,
+        batch_norm: str = "batch",
     ) -> None:
         super().__init__()
         self.channels = _by_level(DEFAULT_CHANNELS if channels is None else channels, "channels")
@@ -76,6 +79,9 @@ class StyleFlowBank(nn.Module):
         self.clip_to_envelope = clip_to_envelope
         self.clamp_means = clamp_means
         self.std_floor = std_floor
+        if batch_norm not in ("batch", "running"):
+            raise ValueError(f"style_batch_norm is {batch_norm!r}, allowed are 'batch', 'running'.")
+        self.batch_norm = batch_norm
         self._flow_options: dict[str, Any] = {
             "num_couplings": num_couplings,
             "hidden_factor": hidden_factor,
@@ -109,6 +115,7 @@ class StyleFlowBank(nn.Module):
             "clip_to_envelope": self.clip_to_envelope,
             "clamp_means": self.clamp_means,
             "std_floor": self.std_floor,
+            "batch_norm": self.batch_norm,
         }
 
     def flow(self, level: int | str, statistic: Literal["mean", "spread"]) -> StyleFlow:

@@ -1,6 +1,18 @@
 """Networks. They know nothing of styles, data or engines."""
 
-from mixstyleflow_monai.networks.batch_norm import running_batch_norm, untracked_batch_norm
+from mixstyleflow_monai.networks.batch_norm import (
+    STYLE_BATCH_NORMS,
+    running_batch_norm,
+    style_batch_norm,
+    untracked_batch_norm,
+)
 from mixstyleflow_monai.networks.dual_decoder import DualDecoderNet, LevelHook
 
-__all__ = ["DualDecoderNet", "LevelHook", "running_batch_norm", "untracked_batch_norm"]
+__all__ = [
+    "STYLE_BATCH_NORMS",
+    "DualDecoderNet",
+    "LevelHook",
+    "running_batch_norm",
+    "style_batch_norm",
+    "untracked_batch_norm",
+]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mixstyleflow_monai.processes import world_size
+
+STYLE_BATCH_NORMS = ("batch", "running")
 
 
 @contextmanager
@@ -51,6 +53,22 @@ def untracked_batch_norm(network: nn.Module, *, freeze_affine: bool = False) -> 
         if freeze_affine:
             for parameter in affine:
                 parameter.requires_grad_(True)
+
+
+def style_batch_norm(network: nn.Module, statistics: str) -> AbstractContextManager[None]:
+    """Return the context in which styles are read and replaced.
+
+    Args:
+        network: module whose batch norms are switched.
+        statistics: "batch" for those of the batch, as in the official code; "running" for the running ones, as at
+            inference.
+
+    Raises:
+        ValueError: another word.
+    """
+    if statistics not in STYLE_BATCH_NORMS:
+        raise ValueError(f"style_batch_norm={statistics!r}: expected one of {STYLE_BATCH_NORMS}.")
+    return running_batch_norm(network) if statistics == "running" else untracked_batch_norm(network)
 
 
 @contextmanager

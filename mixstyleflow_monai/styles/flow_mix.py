@@ -77,6 +77,7 @@ class FlowStyleMix(LevelStyleMix):
         # A tuple hides the bank from nn.Module: flows must not be trained, moved to train mode or exported with us.
         bank.eval().requires_grad_(False)
         self._bank = (bank,)
+        self.batch_norm = getattr(bank, "batch_norm", "batch")
         self.temperatures = chosen
 
     @classmethod

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
+from mixstyleflow_monai.networks import DualDecoderNet, style_batch_norm
 from mixstyleflow_monai.styles.images import scale_to_unit_range
 from mixstyleflow_monai.styles.sampling import check_positive, check_probability, draw_beta
 from mixstyleflow_monai.styles.statistics import mix_statistics
@@ -70,6 +70,9 @@ class LevelStyleMix(nn.Module):
         ValueError: a setting out of its range.
     """
 
+    batch_norm = "batch"
+    """How batch norm is set while styles are read and replaced, see `mixstyleflow_monai.networks.style_batch_norm`."""
+
     def __init__(
         self,
         *,
@@ -121,9 +124,9 @@ class LevelStyleMix(nn.Module):
         A style of `IMAGE_LEVEL` moves the channel statistics of the finished image.
 
         Args:
-            network: its image decoder decodes; its batch norms use batch statistics and keep their buffers.
+            network: its image decoder decodes; its batch norms keep their buffers.
             images: (B, c, H, W) in [0, 1].
-            latent: z_i of the images, (B, 128, H/16, W/16).
+            latent: z_i of the images, (B, 128, H/16, W/16), by batch statistics; encoded anew for running ones.
             style: what `draw` returned.
         """
 
@@ -140,8 +143,8 @@ class LevelStyleMix(nn.Module):
             return mix_statistics(hard, of_image.mean, of_image.std, of_image.weight).clamp(0.0, 1.0)
         if self.output == "detail" and not style.levels:
             return images
-        with torch.no_grad(), untracked_batch_norm(network):
-            latent = latent.detach()
+        with torch.no_grad(), style_batch_norm(network, self.batch_norm):
+            latent = latent.detach() if self.batch_norm == "batch" else network.encode(images)
             styled = network.decode_image(latent, hook)
             if self.output == "detail":
                 plain = network.decode_image(latent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,18 @@ def test_statistics_of_the_image_are_those_of_its_channels(network: DualDecoderN
     images = next(iter(loader))["image"]
     torch.testing.assert_close(mean[: len(images)], images.mean((2, 3)))
     torch.testing.assert_close(std[: len(images)], images.std((2, 3)), atol=1e-4, rtol=1e-4)
+
+
+def test_running_statistics_are_those_of_eval_mode(network: DualDecoderNet, loader: TrainingLoader) -> None:
+    mean, _ = gather(network, loader, batch_norm="running")[3]
+    loader.set_epoch(1)
+    images = next(iter(loader))["image"]
+    with torch.no_grad():
+        frozen = copy.deepcopy(network).eval()
+        expected = frozen.image_levels(frozen.encode(images))[3].mean((2, 3))
+    torch.testing.assert_close(mean[: len(images)], expected, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match=r"style_batch_norm='eval': expected one of"):
+        gather(network, loader, batch_norm="eval")
 
 
 def test_gathering_leaves_the_network_as_it_was(network: DualDecoderNet, loader: TrainingLoader) -> None:

@@ -407,3 +407,40 @@ def test_flows_of_grey_images_style_them(tmp_path: Path) -> None:
     hard = stylizer(network, x, network.encode(x).detach())
     assert ((hard >= 0) & (hard <= 1)).all()
     assert not torch.allclose(hard, x, atol=1e-2)
+
+
+# --- batch norm
+
+
+def test_styles_by_running_statistics_are_those_of_eval_mode(network: DualDecoderNet) -> None:
+    x = images()
+    bank = make_bank(CHANNELS, batch_norm="running")
+    stylizer = FlowStyleMix(bank)
+    style = stylizer.draw(len(x), probability=1.0)
+    buffers = {name: value.clone() for name, value in network.named_buffers()}
+    hard = stylizer.stylize(network, x, torch.zeros(3, 128, 2, 3), style)
+    frozen = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        latent = frozen.encode(x)
+        features = frozen.decode_image(
+            latent,
+            lambda level, h: (
+                mix_statistics(h, *(getattr(style.levels[level], n) for n in ("mean", "std", "weight")))
+                if level in style.levels
+                else h
+            ),
+        )
+        plain = frozen.decode_image(latent)
+    torch.testing.assert_close(hard, (x + features - plain).clamp(0, 1), atol=1e-5, rtol=1e-4)
+    by_batch = FlowStyleMix(make_bank(CHANNELS))
+    assert not torch.allclose(hard, by_batch.stylize(network, x, encode(network, x), style), atol=1e-3)
+    assert network.training
+    for name, value in network.named_buffers():
+        torch.testing.assert_close(value, buffers[name], rtol=0, atol=0)
+
+
+def test_bank_remembers_how_batch_norm_was_set(tmp_path: Path) -> None:
+    make_bank(batch_norm="running").save(tmp_path / "bank.pt")
+    assert FlowStyleMix(StyleFlowBank.load(tmp_path / "bank.pt")).batch_norm == "running"
+    with pytest.raises(ValueError, match=r"style_batch_norm is 'eval', allowed are 'batch', 'running'"):
+        make_bank(batch_norm="eval")
