@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 BASELINE = "no_stylizer"
-# Files in a configs folder that are a configuration of their own, and not an overlay on train.json.
-WHOLE_CONFIGS = ("train", "evaluate", "inference", "metadata")
+# Files in a configs folder that are a configuration of their own or for several processes, and so no overlay of a run.
+WHOLE_CONFIGS = ("train", "evaluate", "inference", "metadata", "multi_gpu_train", "multi_gpu_evaluate")
 # Configuration ids that say how a run is tracked, and not what it computes.
 TRACKING_IDS = ("tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0")
 

@@ -72,3 +72,13 @@ def test_words_of_the_command_line_mean_what_they_say(volume_chain: Any, train_p
     train_phase(1, volume_chain, resume="false", seed=1, **options)
     assert read_manifest(folder / "models" / "model.pt")["seed"] == 1
     assert (folder / "models" / "model.pt").read_bytes() != first
+
+
+@pytest.mark.slow
+def test_switches_of_phase_two_and_three_take_the_words_of_a_command_line(
+    volume_chain: Any, train_phase: Callable[..., Path]
+) -> None:
+    flows = read_manifest(train_phase(2, volume_chain, clip_to_envelope="false") / "models" / "style_flows.pt")
+    assert flows["settings"]["clip_to_envelope"] is False
+    model = read_manifest(train_phase(3, volume_chain, warm_start="false") / "models" / "model.pt")
+    assert model["settings"]["warm_start"] is False
