@@ -31,6 +31,13 @@ def bundles_dir(given: str | os.PathLike[str] | None = None) -> Path:
     )
 
 
+def check_no_hash(**paths: str | os.PathLike[str]) -> None:
+    """Refuse paths with ``#``, by the name of their option."""
+    for name, path in paths.items():
+        if "#" in str(path):
+            raise ValueError(f"{name}={str(path)!r}: MONAI's configurations read # as ::, so use a path without it.")
+
+
 def bundle_root(name: str) -> str:
     """Return the folder of the bundle whose configuration is being run, from any working directory.
 

@@ -83,9 +83,7 @@ def run(
     description = _load_dataset(dataset_dir)
     root = bundle_paths.bundles_dir(bundles_dir)
     out = Path(output_dir).resolve()
-    for name, path in (("dataset_dir", description.path), ("output_dir", out)):
-        if "#" in str(path):
-            raise ValueError(f"{name}={str(path)!r}: MONAI's configurations read # as ::, so use a path without it.")
+    bundle_paths.check_no_hash(dataset_dir=description.path, output_dir=out)
     wanted = _parse_phases(phases)
     overlays = (overlay,) if isinstance(overlay, str) else tuple(overlay)
     _check_overlays(root, overlays)

@@ -18,13 +18,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from mixstyleflow_monai.artifacts import read_manifest, sha256_file
-from mixstyleflow_monai.benchmark.plan import PHASE_ONE, Cell, Plan
+from mixstyleflow_monai.artifacts import read_manifest, sha256_file, write_json
+from mixstyleflow_monai.benchmark.plan import PHASE_ONE, PHASE_TWO, Cell, Plan
 from mixstyleflow_monai.benchmark.records import find_record, record_path, write_record
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
+from mixstyleflow_monai.tracking import embedded_store
 
 logger = logging.getLogger(__name__)
 LAST_LINES = 15
+REQUEST_FILE = "request.json"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Workshop:
     def run(self) -> list[Failure]:
         """Train, evaluate and record every cell that is not recorded yet; return those that failed."""
         todo = [cell for cell in self.plan.cells if find_record((self.records, *self.reuse), self.plan, cell) is None]
+        self._check_folders(todo)
         done = len(self.plan.cells) - len(todo)
         failures: list[Failure] = []
         with tqdm(total=len(self.plan.cells), initial=done, desc="cells", unit="cell") as bar:
@@ -116,7 +119,26 @@ class Workshop:
         source, seed = start
         self._train(Cell(source, PHASE_ONE, seed), 1, slot)
         if any(self.plan.needs_flows(cell.method) for cell in todo if (cell.source, cell.seed) == start):
-            self._train(Cell(source, "phase2", seed), 2, slot)
+            self._train(Cell(source, PHASE_TWO, seed), 2, slot)
+
+    def _check_folders(self, cells: list[Cell]) -> None:
+        """Refuse folders with trainings of other settings: their results would be taken for those of these settings."""
+        shared = [Cell(cell.source, name, cell.seed) for cell in cells for name in (PHASE_ONE, PHASE_TWO)]
+        for cell in dict.fromkeys([*shared, *cells]):
+            path = self.folder(cell) / REQUEST_FILE
+            if not path.is_file():
+                continue
+            before, now = json.loads(path.read_text(encoding="utf-8")), self.plan.request(cell)
+            different = [
+                f"{key}: was {str(before.get(key))[:200]}, now {str(now.get(key))[:200]}"
+                for key in sorted({*before, *now})
+                if before.get(key) != now.get(key)
+            ]
+            if different:
+                raise ValueError(
+                    f"{path.parent}: holds a training with other settings ({'; '.join(different)}). Use the same "
+                    "settings to go on, or another --output_dir; --reuse takes finished cells from there."
+                )
 
     def _cell(self, cell: Cell, slot: int) -> None:
         if find_record((self.records, *self.reuse), self.plan, cell) is not None:
@@ -129,6 +151,8 @@ class Workshop:
     def _train(self, cell: Cell, phase: int, slot: int) -> float | None:
         """Train unless it is done; return the seconds, or None where an earlier process did a part."""
         folder = self.folder(cell)
+        if not (folder / REQUEST_FILE).is_file():
+            write_json(folder / REQUEST_FILE, self.plan.request(cell))
         artifact = folder / "models" / ("style_flows.pt" if phase == 2 else "model.pt")
         if _is_whole(artifact):
             return None
@@ -182,7 +206,7 @@ class Workshop:
     def _tracking(self, cell: Cell) -> dict[str, Any]:
         if self.tracking is None:
             return {}
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(self.output / 'mlruns.db').resolve()}"
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or embedded_store(self.output)
         return {
             "tracking": self.tracking,
             "tracking_uri": uri,

@@ -17,6 +17,7 @@ from mixstyleflow_monai.benchmark.plan import BASELINE, DEFAULT_METHOD, PRESETS,
 from mixstyleflow_monai.benchmark.records import case_table, find_record
 from mixstyleflow_monai.benchmark.steps import count_steps, describe_steps
 from mixstyleflow_monai.benchmark.tables import write_tables
+from mixstyleflow_monai.bundle_paths import check_no_hash
 from mixstyleflow_monai.data import check_headers, load_dataset
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ def benchmark(
     """
     description = check_headers(load_dataset(str(dataset_dir)))
     out = Path(output_dir).resolve()
+    check_no_hash(dataset_dir=description.path, output_dir=out)
     plan = _plan(description, methods, seeds, sources, train_fraction, overlay, preset, bundles_dir, overrides)
     if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
         raise ValueError(f"--jobs {jobs!r}: expected a whole number of at least 1.")

@@ -21,6 +21,14 @@ DEFAULT_METHOD = "mixstyleflow"
 BASELINE = "no_stylizer"
 PHASE_ONE = "phase1"
 """Pseudo-method: the network that all methods of a seed start from, as it is."""
+PHASE_TWO = "phase2"
+"""Pseudo-method: the flows that the methods of a seed share. Not a cell: it has no score."""
+
+# What the plan itself decides, so that a command line may not.
+OWN_SETTINGS = frozenset(
+    {"seed", "dataset_dir", "output_dir", "bundle_root", "phase1_dir", "phase2_dir", "phase1_model", "flows_path"}
+    | {"model_dir", "model_path", "checkpoint_dir", "resume", "method", "stylizer", "perturbation", "made_from"}
+)
 
 # A method that changed one of these would not be trained on the same footing.
 SHARED_SETTINGS = frozenset(
@@ -147,7 +155,12 @@ class Plan:
         The shipped train.json is not part of it: a new option whose default changes nothing would make every finished
         cell worthless. `ARITHMETIC` stands for it.
         """
-        phases = [1] if cell.method == PHASE_ONE else [1, 2, 3] if self.needs_flows(cell.method) else [1, 3]
+        if cell.method == PHASE_ONE:
+            phases = [1]
+        elif cell.method == PHASE_TWO:
+            phases = [1, 2]
+        else:
+            phases = [1, 2, 3] if self.needs_flows(cell.method) else [1, 3]
         laid_over = {
             str(phase): [
                 json.loads(path.read_text(encoding="utf-8"))
@@ -213,6 +226,9 @@ def make_plan(
     names = [PHASE_ONE, *dict.fromkeys(methods)]
     cells = tuple(Cell(source, method, seed) for seed in seeds for source in chosen_sources for method in names)
     empty: dict[int, dict[str, Any]] = {phase: {} for phase in PHASE_BUNDLES}
+    for key in sorted(OWN_SETTINGS & set().union(*(overrides or empty).values())):
+        hint = did_you_mean(key, ["seeds", "methods", "sources", "dataset_dir", "output_dir"])
+        raise ValueError(f"--{key}: is decided by the benchmark and cannot be given{hint}.")
     plan = Plan(
         root,
         cells,

@@ -57,10 +57,10 @@ def describe_steps(plan: Plan, steps: Mapping[str, Mapping[int, int]], seconds_p
         3: sum(steps[cell.source][3] for cell in trained),
     }
     lines = [
-        f"{len(trained)} cells: {len(plan.methods) - 1} methods x {len(plan.seeds)} seeds x {len(plan.sources)} "
-        f"sources, from {len(starts)} trainings of Phase I.",
+        f"{len(trained)} cells to train: {len(plan.methods) - 1} methods x {len(plan.seeds)} seeds x "
+        f"{len(plan.sources)} sources, from {len(starts)} trainings of Phase I.",
         *(f"  source {source}: {of[1]} steps of Phase I, {of[3]} of each method" for source, of in steps.items()),
-        f"  in all {total[1]} steps of Phase I and {total[3]} of methods",
+        f"  in all {total[1]} steps of Phase I and {total[3]} of methods, besides Phase II; Phase I is scored as well",
     ]
     if seconds_per_step is not None:
         if isinstance(seconds_per_step, bool) or not seconds_per_step > 0:

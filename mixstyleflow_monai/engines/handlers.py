@@ -254,7 +254,10 @@ def load_network(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         ValueError: not a state dict, or one of another network; names the first differences.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such file. Train the phase that makes it, or give its folder.")
+        raise FileNotFoundError(
+            f"{path}: no such file. Train the phase that makes it, or say where the model is, with --ckpt_path "
+            "(evaluation, inference) or --phase1_dir (training)."
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -127,10 +127,17 @@ def _stage(source: Path, root: Path, metadata: dict[str, Any], weights: Weights,
     for file in weights.files:
         shutil.copyfile(file, root / "models" / file.name)
 
-    def with_task(_: str, content: dict[str, Any]) -> dict[str, Any]:
-        return {**content, "untrained_task": weights.task.to_json()} if "untrained_task" in content else content
+    def of_these_weights(name: str, content: dict[str, Any]) -> dict[str, Any]:
+        if "untrained_task" in content:
+            content["untrained_task"] = weights.task.to_json()
+        if name in ("inference", "evaluate"):
+            # The weights are in the bundle, wherever its output goes.
+            for key in ("ckpt_path", "model_dir"):
+                if key in content:
+                    content[key] = content[key].replace("@output_dir", "@bundle_root")
+        return content
 
-    vendor_configs(root / "configs", with_task)
+    vendor_configs(root / "configs", of_these_weights)
     write_json(root / "configs" / "metadata.json", describe_metadata(metadata, weights))
     readme = root / "docs" / "README.md"
     readme.write_text(describe_readme(readme.read_text(encoding="utf-8"), weights), encoding="utf-8")

@@ -29,7 +29,7 @@ def test_table_has_a_row_a_method_and_finished_cells_are_not_run_again(
     assert benchmark(str(dataset), str(tmp_path / "out"), **options) == 0
     # For each seed: Phase I and II, two methods, three evaluations.
     assert len(commands) == 2 * 7
-    assert "4 cells: 2 methods x 2 seeds x 1 sources" in capsys.readouterr().out
+    assert "4 cells to train: 2 methods x 2 seeds x 1 sources" in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "out" / "benchmark.csv")
     assert list(table["method"]) == ["Phase I", "baseline (no styles)", "mixstyleflow"]
     assert table.loc[2, "to baseline"] == "+4.0 [+4.0, +4.0]"
@@ -41,6 +41,25 @@ def test_table_has_a_row_a_method_and_finished_cells_are_not_run_again(
     del commands[:]
     assert benchmark(str(dataset), str(tmp_path / "out"), **options) == 0
     assert commands == []
+
+
+def test_other_settings_in_the_same_folder_are_refused_and_reused_nowhere(
+    dataset: Path, tmp_path: Path, commands: list[list[str]]
+) -> None:
+    options = {**SMALL, "methods": "no_stylizer", "seeds": 0}
+    assert benchmark(str(dataset), str(tmp_path / "out"), **options) == 0
+    del commands[:]
+    records = sorted((tmp_path / "out" / "cells").iterdir())
+    with pytest.raises(
+        ValueError, match=r"holds a training with other settings \(overrides: was .*, now .*--output_dir"
+    ):
+        benchmark(str(dataset), str(tmp_path / "out"), **{**options, "max_epochs": 4})
+    with pytest.raises(ValueError, match=r"phase1: holds a training with other settings \(overrides"):
+        benchmark(str(dataset), str(tmp_path / "out"), **options, **{"phase1:learning_rate": 0.5})
+    assert commands == []
+    assert sorted((tmp_path / "out" / "cells").iterdir()) == records
+    # What phase 2 alone is told does not touch a method without flows.
+    assert benchmark(str(dataset), str(tmp_path / "out"), **options, **{"phase2:max_epochs": 3}) == 0
 
 
 def test_failing_cell_is_told_and_the_rest_goes_on(
@@ -104,6 +123,8 @@ def test_dry_run_trains_nothing_and_counts_steps(
         ({"preset": "paper"}, r"--preset 'paper': expected one of paper-prostate, paper-fundus"),
         ({"jobs": 0}, r"--jobs 0"),
         ({"tracking": "wandb"}, r"--tracking 'wandb'"),
+        ({"seed": 5}, r"--seed: is decided by the benchmark and cannot be given; did you mean 'seeds'"),
+        ({"phase3:resume": False}, r"--resume: is decided by the benchmark"),
         ({"no_such_option": 1}, r"--no_such_option: no such option"),
         ({"seconds_per_step": -1.0, "dry_run": True}, r"--seconds_per_step -1.0"),
     ],

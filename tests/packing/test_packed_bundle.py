@@ -167,6 +167,15 @@ def test_inference_runs_from_any_folder_and_writes_into_the_bundle(
     assert list(clean.folder.iterdir()) == []
 
 
+def test_output_goes_elsewhere_and_the_weights_stay_those_of_the_bundle(
+    clean: Environment, unpacked: dict[int, Path], image: Path, tmp_path: Path
+) -> None:
+    config = str(unpacked[3] / "configs" / "inference.json")
+    output = ["--output_dir", str(tmp_path / "out put")]
+    clean.output("-m", "monai.bundle", "run", "--config_file", config, "--input", str(image), *output)
+    assert (tmp_path / "out put" / "predictions" / "disc_seg.png").is_file()
+
+
 def test_package_of_the_bundle_comes_before_an_installed_one(unpacked: dict[int, Path], tmp_path: Path) -> None:
     """Weights belong to the code that they were packed with. This environment has the package installed."""
     installed = Environment(Path(sys.executable), tmp_path)
