@@ -58,7 +58,8 @@ def hard_pass_of(method: str, statistics_of: dict[int, tuple[Tensor, Tensor]]) -
     bank.initialize(statistics_of)
     parts = {name: _without_files(config[name]) for name in ("stylizer", "perturbation", "hard_pass")}
     options = {name: value for name, value in config.items() if isinstance(value, int | float | str | None)}
-    parser = ConfigParser({**options, **parts, "bank": bank, "statistics": statistics_of, "styled": True})
+    imports = {"imports": config["imports"]}
+    parser = ConfigParser({**imports, **options, **parts, "bank": bank, "statistics": statistics_of, "styled": True})
     hard_pass: HardPass | None = parser.get_parsed_content("hard_pass")
     return hard_pass
 

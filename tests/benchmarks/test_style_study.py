@@ -49,5 +49,8 @@ def test_gradient_correlation_ignores_contrast_and_sees_lost_anatomy() -> None:
 
 
 def test_distance_of_grey_values_is_the_shift_between_them() -> None:
-    images = torch.rand(2, 3, 32, 32) * 0.5
-    torch.testing.assert_close(_nearest(images + 0.2, images), torch.full((2,), 0.2), atol=1e-3, rtol=0)
+    images = 0.5 * torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(_nearest(images + 0.2, images), torch.tensor([0.2]), atol=1e-4, rtol=0)
+    # Of a pool, the nearest counts.
+    pool = torch.cat([images, images + 0.3])
+    torch.testing.assert_close(_nearest(images + 0.2, pool), torch.tensor([0.1]), atol=1e-4, rtol=0)
