@@ -34,10 +34,13 @@ def quote_paths(words: Sequence[str]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; a mistake of the user's is one message on standard error and exit code 1, without a traceback."""
+    """Run a command and return its exit code.
+
+    A mistake of the user's is one message on standard error and exit code 1, without a traceback.
+    """
     try:
         words = quote_paths(sys.argv[1:] if arguments is None else arguments)
-        fire.Fire(COMMANDS, command=words, name="python -m mixstyleflow_monai", serialize=lambda _: None)
+        status = fire.Fire(COMMANDS, command=words, name="python -m mixstyleflow_monai", serialize=lambda _: None)
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return 130
@@ -47,4 +50,4 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"error: {cause}", file=sys.stderr)
             return 1
         raise
-    return 0
+    return status if isinstance(status, int) else 0

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from mixstyleflow_monai.artifacts import read_manifest, sha256_file, write_json
 from mixstyleflow_monai.benchmark.plan import PHASE_ONE, PHASE_TWO, Cell, Plan
-from mixstyleflow_monai.benchmark.records import find_record, record_path, write_record
+from mixstyleflow_monai.benchmark.records import find_record, write_record
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.tracking import embedded_store
 
@@ -162,7 +162,7 @@ class Workshop:
             "dataset_dir": str(self.datasets[cell.source]),
             "seed": cell.seed,
             **({"phase1_dir": str(beside / PHASE_ONE)} if phase > 1 else {}),
-            **({"phase2_dir": str(beside / "phase2")} if phase > 2 else {}),
+            **({"phase2_dir": str(beside / PHASE_TWO)} if phase > 2 else {}),
             **self.plan.overrides[phase],
         }
         start = time.monotonic()
@@ -226,11 +226,6 @@ class Workshop:
 
     def _failure(self, cell: Cell, error: Exception) -> Failure:
         return Failure(cell, str(error), self.folder(cell) / "log.txt")
-
-    def missing(self) -> list[Path]:
-        """Return the records that are not there yet."""
-        cells = [c for c in self.plan.cells if find_record((self.records, *self.reuse), self.plan, c) is None]
-        return [record_path(self.records, self.plan, cell) for cell in cells]
 
 
 def _is_whole(artifact: Path) -> bool:

@@ -255,8 +255,8 @@ def load_network(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            f"{path}: no such file. Train the phase that makes it, or say where the model is, with --ckpt_path "
-            "(evaluation, inference) or --phase1_dir (training)."
+            f"{path}: no such file. Train the phase that makes it, or give its folder (to evaluate or infer, the model "
+            "itself with --ckpt_path)."
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -12,6 +12,7 @@ import pytest
 
 from mixstyleflow_monai.benchmark import benchmark
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
+from mixstyleflow_monai.cli import main
 
 SMALL: dict[str, Any] = {
     "image_size": [32, 32],
@@ -66,7 +67,9 @@ def test_failing_cell_is_told_and_the_rest_goes_on(
     dataset: Path, tmp_path: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = {**SMALL, "methods": "dsu,no_stylizer", "seeds": 0}
-    assert benchmark(str(dataset), str(tmp_path / "out"), **options) == 1
+    words = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    # Through the command line: its exit code is what a script sees.
+    assert main(["benchmark", "--dataset_dir", str(dataset), "--output_dir", str(tmp_path / "out"), *words]) == 1
     shown = capsys.readouterr().out
     assert "failed: site_a, dsu, seed 0: exit code 1: ValueError: temperatures: too hot" in shown.replace("\n", " ")
     assert list(pd.read_csv(tmp_path / "out" / "benchmark.csv")["method"]) == ["Phase I", "baseline (no styles)"]

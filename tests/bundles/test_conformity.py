@@ -137,7 +137,7 @@ def test_missing_weights_are_one_clear_error(
     options = {"dataset_dir": str(volume_chain.dataset), "output_dir": str(tmp_path)}
     text = user_error(lambda: run_bundle(phase, config, **options), FileNotFoundError)
     assert ".pt: no such file." in text
-    assert "--ckpt_path" in text or "give its folder" in text or "Train the phase" in text
+    assert "or give its folder" in text
     assert list(tmp_path.iterdir()) == []
 
 
