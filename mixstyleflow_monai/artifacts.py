@@ -190,6 +190,20 @@ def git_commit() -> str | None:
         return None
 
 
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], length: int = 200) -> list[str]:
+    """Return "name: was x, now y" for each entry in which two records differ, values cut to ``length`` characters."""
+
+    def shown(record: Mapping[str, Any], name: str) -> str:
+        text = str(record[name]) if name in record else "absent"
+        return text if len(text) <= length else f"{text[:length]}..."
+
+    return [
+        f"{name}: was {shown(before, name)}, now {shown(now, name)}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+
+
 def check_same_sources(manifest: Mapping[str, Any], sources: Mapping[str, str | os.PathLike[str]]) -> bool:
     """Tell whether an artifact was made from these very files."""
     recorded = {name: entry["sha256"] for name, entry in manifest["made_from"].items()}

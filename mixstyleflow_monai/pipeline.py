@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mixstyleflow_monai import bundle_paths
-from mixstyleflow_monai.artifacts import atomic_path, manifest_path, read_manifest, sha256_file, write_json
+from mixstyleflow_monai.artifacts import atomic_path, differences, manifest_path, read_manifest, sha256_file, write_json
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 
 if TYPE_CHECKING:
@@ -249,12 +249,7 @@ def _check_same_request(out: Path, request: Mapping[str, Any]) -> None:
     path = out / "run.json"
     started = any(out.glob("*/models/*")) or any(out.glob("*/checkpoints/*"))
     if path.is_file() and started:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        different = [
-            f"{key}: was {before.get(key)}, now {request.get(key)}"
-            for key in sorted({*before, *request})
-            if before.get(key) != request.get(key)
-        ]
+        different = differences(json.loads(path.read_text(encoding="utf-8")), request)
         if different:
             raise ValueError(
                 f"{out}: holds a run with other settings ({'; '.join(different)}). Use the same settings to go on, or "

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from mixstyleflow_monai.artifacts import read_manifest, sha256_file, write_json
+from mixstyleflow_monai.artifacts import differences, read_manifest, sha256_file, write_json
 from mixstyleflow_monai.benchmark.plan import PHASE_ONE, PHASE_TWO, Cell, Plan
 from mixstyleflow_monai.benchmark.records import find_record, write_record
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
@@ -128,12 +128,7 @@ class Workshop:
             path = self.folder(cell) / REQUEST_FILE
             if not path.is_file():
                 continue
-            before, now = json.loads(path.read_text(encoding="utf-8")), self.plan.request(cell)
-            different = [
-                f"{key}: was {str(before.get(key))[:200]}, now {str(now.get(key))[:200]}"
-                for key in sorted({*before, *now})
-                if before.get(key) != now.get(key)
-            ]
+            different = differences(json.loads(path.read_text(encoding="utf-8")), self.plan.request(cell))
             if different:
                 raise ValueError(
                     f"{path.parent}: holds a training with other settings ({'; '.join(different)}). Use the same "

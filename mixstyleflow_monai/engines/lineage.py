@@ -15,6 +15,7 @@ import mixstyleflow_monai
 from mixstyleflow_monai.artifacts import (
     atomic_path,
     check_lineage,
+    differences,
     manifest_path,
     read_manifest,
     sha256_file,
@@ -128,20 +129,12 @@ class TrainingIdentity:
                 f"the checkpoint to resume is of phase {state.get('phase')}, and this is phase {own.get('phase')}. "
                 "Give each phase its own --output_dir."
             )
-        different = [
-            f"{name}: was {_shortened(state.get(name))}, now {_shortened(own.get(name))}"
-            for name in sorted({*own, *state})
-            if own.get(name) != state.get(name)
-        ]
+        different = differences(state, own, 80)
         if different:
             raise ValueError(
                 f"the checkpoint to resume is of another training ({'; '.join(different)}). Use the same data and "
                 "settings to go on, or start anew with --resume false or another --output_dir."
             )
-
-
-def _shortened(text: str | None, length: int = 80) -> str:
-    return "absent" if text is None else text if len(text) <= length else f"{text[:length]}..."
 
 
 def load_style_flows(
