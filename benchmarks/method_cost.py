@@ -24,7 +24,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
-from mixstyleflow_monai.engines import DualDecoderTrainer, HardPass
+from mixstyleflow_monai.data import Task
+from mixstyleflow_monai.engines import DualDecoderTrainer, HardPass, SemanticLosses
 from mixstyleflow_monai.flows import StyleFlowBank
 from mixstyleflow_monai.losses import SegmentationLoss
 from mixstyleflow_monai.networks import DualDecoderNet
@@ -39,7 +40,14 @@ def method_names() -> list[str]:
     return [BASELINE, DEFAULT, *(name for name in names if name != BASELINE)]
 
 
-def hard_pass_of(method: str, statistics_of: dict[int, tuple[Tensor, Tensor]]) -> HardPass | None:
+def task_of(method: str, channels: int = 1) -> Task:
+    """Return the task of one region, with the layers that a method adds to the network."""
+    path = CONFIGS / "methods" / f"{method}.json"
+    added = json.loads(path.read_text(encoding="utf-8")).get("normalization") if path.is_file() else None
+    return Task(channels, {"region": [1]}, (32, 32), normalization=added)
+
+
+def hard_pass_of(method: str, statistics_of: dict[int, tuple[Tensor, Tensor]]) -> HardPass | SemanticLosses | None:
     """Build the hard pass that a method's overlay describes, with flows fitted to no data in place of phase 2's.
 
     Args:
@@ -57,10 +65,11 @@ def hard_pass_of(method: str, statistics_of: dict[int, tuple[Tensor, Tensor]]) -
     bank = StyleFlowBank()
     bank.initialize(statistics_of)
     parts = {name: _without_files(config[name]) for name in ("stylizer", "perturbation", "hard_pass")}
-    options = {name: value for name, value in config.items() if isinstance(value, int | float | str | None)}
+    options = {name: value for name, value in config.items() if isinstance(value, int | float | str | list | None)}
     imports = {"imports": config["imports"]}
-    parser = ConfigParser({**imports, **options, **parts, "bank": bank, "statistics": statistics_of, "styled": True})
-    hard_pass: HardPass | None = parser.get_parsed_content("hard_pass")
+    given = {"bank": bank, "statistics": statistics_of, "styled": True, "task": task_of(method), "hard_affine": None}
+    parser = ConfigParser({**imports, **options, **parts, **given})
+    hard_pass: HardPass | SemanticLosses | None = parser.get_parsed_content("hard_pass")
     return hard_pass
 
 
@@ -75,10 +84,12 @@ def _without_files(part: Any) -> Any:
     return "@statistics" if isinstance(part, str) and "StyleStatisticsDataset" in part else part
 
 
-def make_trainer(hard_pass: HardPass | None, batch: dict[str, Tensor], steps: int) -> DualDecoderTrainer:
+def make_trainer(
+    hard_pass: HardPass | SemanticLosses | None, task: Task, batch: dict[str, Tensor], steps: int
+) -> DualDecoderTrainer:
     """Return a trainer of a new network on the same batch again and again."""
     torch.manual_seed(0)
-    network = DualDecoderNet(batch["image"].shape[1], batch["label"].shape[1])
+    network = DualDecoderNet(**task.network_settings())
     return DualDecoderTrainer(
         hard_pass=hard_pass,
         device=torch.device("cpu"),
@@ -101,7 +112,9 @@ def measure(
         level: (torch.randn(50, size, generator=generator), 0.5 + torch.rand(50, size, generator=generator))
         for level, size in ((2, 32), (3, 16), (4, 16))
     }
-    trainers = {name: make_trainer(hard_pass_of(name, start), batch, steps) for name in methods}
+    trainers = {
+        name: make_trainer(hard_pass_of(name, start), task_of(name, channels), batch, steps) for name in methods
+    }
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     with tqdm(total=(rounds + 1) * len(methods), desc="method cost") as bar:
         for number in range(rounds + 1):

@@ -13,7 +13,7 @@ import fire
 import data_prep
 from benchmarks.experiment import Experiment, report, run_experiments
 from data_prep.folder import make_folder_dataset
-from data_prep.resplit import resplit_dataset
+from mixstyleflow_monai.data.resplit import resplit_dataset
 
 EXAMPLES = Path(data_prep.__file__).parent / "examples"
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -146,38 +146,58 @@ def run_steps(
         amp=setting.amp,
         compile=setting.compile,
     )
-    seen = Steps()
-    started = (0.0, 0.0)
-
-    def start() -> None:
-        nonlocal started
-        _synchronize(device)
-        started = time.perf_counter(), time.process_time()
-
-    def keep_gradients() -> None:
-        if trainer.state.iteration == 1:
-            seen.gradients = {
-                n: p.grad.detach().cpu().clone() for n, p in network.named_parameters() if p.grad is not None
-            }
-
-    def end() -> None:
-        _synchronize(device)
-        if trainer.state.iteration > WARM_UP:
-            seen.seconds.append(time.perf_counter() - started[0])
-            seen.cpu_seconds.append(time.process_time() - started[1])
-        seen.losses.append(float(trainer.state.output[0]["loss"]))
-        if after is not None:
-            after(trainer.state.iteration, network)
-
-    trainer.add_event_handler(Events.ITERATION_STARTED, start)
-    trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, keep_gradients)
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, end)
+    watch = Watch(device, network, after)
+    watch.attach(trainer)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     trainer.run()
     if device.type == "cuda":
-        seen.memory_mib = torch.cuda.max_memory_allocated(device) / 2**20
-    return seen
+        watch.seen.memory_mib = torch.cuda.max_memory_allocated(device) / 2**20
+    return watch.seen
+
+
+class Watch:
+    """Keeps what is to be seen of a training's steps.
+
+    Args:
+        device: that it runs on.
+        network: that is trained.
+        after: called with the number of each step and the network.
+
+    Attributes:
+        seen: so far.
+    """
+
+    def __init__(
+        self, device: torch.device, network: DualDecoderNet, after: Callable[[int, DualDecoderNet], None] | None = None
+    ) -> None:
+        self.seen = Steps()
+        self._device, self._network, self._after = device, network, after
+        self._started = (0.0, 0.0)
+
+    def attach(self, trainer: DualDecoderTrainer) -> None:
+        """Watch a trainer."""
+        trainer.add_event_handler(Events.ITERATION_STARTED, self._start)
+        trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._keep_gradients)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._end)
+
+    def _start(self) -> None:
+        _synchronize(self._device)
+        self._started = time.perf_counter(), time.process_time()
+
+    def _keep_gradients(self, trainer: DualDecoderTrainer) -> None:
+        if trainer.state.iteration == 1:
+            named = self._network.named_parameters()
+            self.seen.gradients = {n: p.grad.detach().cpu().clone() for n, p in named if p.grad is not None}
+
+    def _end(self, trainer: DualDecoderTrainer) -> None:
+        _synchronize(self._device)
+        if trainer.state.iteration > WARM_UP:
+            self.seen.seconds.append(time.perf_counter() - self._started[0])
+            self.seen.cpu_seconds.append(time.process_time() - self._started[1])
+        self.seen.losses.append(float(trainer.state.output[0]["loss"]))
+        if self._after is not None:
+            self._after(trainer.state.iteration, self._network)
 
 
 def _synchronize(device: torch.device) -> None:

@@ -53,7 +53,7 @@ def resplit(dataset: str, source: str, output: str, seed: int | None = None) -> 
         output: folder for the new dataset.json; must be absent or empty.
         seed: seed of the division; that of the data set by default.
     """
-    from data_prep.resplit import resplit_dataset
+    from mixstyleflow_monai.data.resplit import resplit_dataset
 
     checked = None if seed is None else _whole_number("--seed", seed)
     _say_written(resplit_dataset(str(dataset), str(source), str(output), seed=checked))

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from mixstyleflow_monai.data.output_folder import empty_output
+
 # A closed terminal ends its programs by SIGHUP, which Windows does not have.
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -55,28 +57,6 @@ def building(output: str | os.PathLike[str]) -> Iterator[Path]:
                 f"--output {output}: another process filled it meanwhile, and its content was left as it is. Look at "
                 "it, or give another folder."
             ) from error
-
-
-def empty_output(output: str | os.PathLike[str]) -> Path:
-    """Return the real path of a folder to make, after making the folders above it.
-
-    Raises:
-        ValueError: ``output`` exists and is not an empty folder, is a link that leads nowhere, or the folders above it
-            cannot be made.
-    """
-    path = Path(output)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"--output {path}: exists and is not an empty folder; choose another or remove it first.")
-    if path.is_symlink() and not path.exists():
-        raise ValueError(
-            f"--output {path}: is a link that leads nowhere ({os.readlink(path)}); make the folder that it points to, "
-            "or remove the link."
-        )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--output {path}: its folder cannot be made ({error}); choose another.") from error
-    return Path(os.path.realpath(path))
 
 
 @contextmanager

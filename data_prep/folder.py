@@ -32,8 +32,8 @@ from data_prep.folder_cases import (
 from data_prep.folder_spec import FolderSpec, load_spec
 from data_prep.image_files import UnusableCase
 from data_prep.import_summary import LeftOut, print_summary, write_left_out
-from data_prep.splits import SPLITS, assign_splits
-from mixstyleflow_monai.data.dataset_description import save_dataset
+from mixstyleflow_monai.data.dataset_description import SPLITS, save_dataset
+from mixstyleflow_monai.data.splits import assign_splits
 
 
 def make_folder_dataset(

@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 
-from data_prep.splits import FRACTIONS, SPLITS
+from mixstyleflow_monai.data.dataset_description import SPLITS
 from mixstyleflow_monai.data.schema_checks import did_you_mean, raise_problems, schema_problems
+from mixstyleflow_monai.data.splits import FRACTIONS
 
 PLACEHOLDERS = ("stem", "parent", "group")
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from data_prep.splits import SPLITS
+from mixstyleflow_monai.data.dataset_description import SPLITS
 
 LEFT_OUT_FILE = "left_out.csv"
 

@@ -27,9 +27,9 @@ from data_prep.phantom_cameras import CAMERAS, Camera, photograph
 from data_prep.phantom_fundus import build_eye, draw_fundus
 from data_prep.phantom_prostate import build_prostate, draw_prostate
 from data_prep.phantom_sites import PROSTATE_SITES, MriSite, render_volume
-from data_prep.splits import assign_splits
 from mixstyleflow_monai.artifacts import sha256_file
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE, load_dataset, read_json, save_dataset
+from mixstyleflow_monai.data.splits import assign_splits
 
 GENERATOR = "mixstyleflow_monai embedded phantom"
 GENERATOR_VERSION = 1

@@ -20,7 +20,9 @@ from mixstyleflow_monai.data import DatasetDescription, Task, inference_datalist
 from mixstyleflow_monai.data.dataset_description import dataset_file
 from mixstyleflow_monai.engines import load_network, load_style_flows
 from mixstyleflow_monai.engines.deployment import CheckModeld, inference_preprocessing
+from mixstyleflow_monai.engines.warm_start import load_earlier_network
 from mixstyleflow_monai.flows import StyleFlowBank
+from mixstyleflow_monai.networks import DualDecoderNet
 
 UNTRAINED_TASK: dict[str, Any] = {
     "in_channels": 1,
@@ -118,9 +120,17 @@ def require(*parts: Any) -> None:
             raise FileNotFoundError(message)
 
 
-def task(model_path: str | os.PathLike[str], dataset: Any) -> Task:
-    """Return the task of the model that training starts from; the untrained one if there is no data set either."""
-    return Task.from_model(model_path, UNTRAINED_TASK if is_missing(dataset) else None)
+def task(model_path: str | os.PathLike[str], dataset: Any, normalization: str | None = None) -> Task:
+    """Return the task of the model that training starts from; the untrained one if there is no data set either.
+
+    Args:
+        model_path: weights, with their manifest.
+        dataset: cases to train on.
+        normalization: layers that the network in training has besides, see `Task`; None for those of the model.
+    """
+    found = Task.from_model(model_path, UNTRAINED_TASK if is_missing(dataset) else None)
+    # On the command line of a bundle, null is a word.
+    return found if normalization in (None, "null") else found.with_normalization(normalization)
 
 
 def network(network_def: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
@@ -133,6 +143,14 @@ def network(network_def: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     except FileNotFoundError as error:
         _refuse_use(placeholder, str(error))
     return placeholder
+
+
+def initial_network(network_def: DualDecoderNet, path: str | os.PathLike[str]) -> nn.Module:
+    """Return the network that training starts from: `network`, with layers of its own that the file may lack.
+
+    Those of its normalization start untrained then; all other weights are loaded, as strictly as ever.
+    """
+    return load_earlier_network(network_def, path) if os.path.exists(path) else network(network_def, path)
 
 
 def style_flows(path: str | os.PathLike[str], network_path: str | os.PathLike[str], device: Any) -> StyleFlowBank:

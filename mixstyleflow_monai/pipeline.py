@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import os
@@ -18,14 +17,13 @@ import pandas as pd
 from mixstyleflow_monai import bundle_paths
 from mixstyleflow_monai.artifacts import atomic_path, differences, manifest_path, read_manifest, sha256_file, write_json
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
+from mixstyleflow_monai.options import check_overlays, check_settings, check_style_levels, overrides_by_phase
 
 if TYPE_CHECKING:
     from mixstyleflow_monai.tracking import WholeRun
 
 logger = logging.getLogger(__name__)
 BASELINE = "no_stylizer"
-# Files in a configs folder that are a configuration of their own or for several processes, and so no overlay of a run.
-WHOLE_CONFIGS = ("train", "evaluate", "inference", "metadata", "multi_gpu_train", "multi_gpu_evaluate")
 # Configuration ids that say how a run is tracked, and not what it computes.
 TRACKING_IDS = ("tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0")
 
@@ -86,11 +84,14 @@ def run(
     bundle_paths.check_no_hash(dataset_dir=description.path, output_dir=out)
     wanted = _parse_phases(phases)
     overlays = (overlay,) if isinstance(overlay, str) else tuple(overlay)
-    _check_overlays(root, overlays)
-    by_phase = _overrides_by_phase(root, overrides)
+    check_overlays(root, overlays)
+    by_phase = overrides_by_phase(root, overrides, run)
     steps = _steps(root, out, str(description.path), wanted, seed, overlays, by_phase, baseline)
+    settings = {step.name: _settings(root, step) for step in steps}
     for step in steps:
-        _check_settings(root, step)
+        check_settings(step.phase, settings[step.name], description)
+    if {"phase2", "phase3"} <= settings.keys():
+        check_style_levels(settings["phase2"], settings["phase3"])
     request = _request(root, description.sha256, seed, overlays, by_phase)
     _check_same_request(out, request)
     with _tracked(tracking, out, description, request, by_phase) as whole:
@@ -118,57 +119,6 @@ def _parse_phases(phases: str | int | Sequence[int]) -> tuple[int, ...]:
     if not numbers or not set(numbers) <= set(PHASE_BUNDLES):
         raise ValueError(f"phases={phases!r}: expected some of 1, 2 and 3 separated by commas, for example 1,2,3.")
     return numbers
-
-
-def _check_overlays(root: Path, overlays: Sequence[str]) -> None:
-    folders = [root / name / "configs" for name in PHASE_BUNDLES.values()]
-    names = {
-        path.relative_to(folder).with_suffix("").as_posix() for folder in folders for path in folder.rglob("*.json")
-    }
-    # A method decides what Phase III is; the baseline has an option of its own.
-    known = sorted(name for name in names if name not in WHOLE_CONFIGS and not name.startswith("methods/"))
-    for overlay in overlays:
-        if overlay not in known:
-            raise ValueError(f"overlay={overlay!r}: no bundle has configs/{overlay}.json to lay over. Known: {known}.")
-
-
-def _overrides_by_phase(root: Path, overrides: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """Sort overrides by phase; an id that no train.json has is a mistake, most likely in its spelling."""
-    by_phase: dict[int, dict[str, Any]] = {phase: {} for phase in PHASE_BUNDLES}
-    known = {
-        phase: set(json.loads((root / name / "configs" / "train.json").read_text(encoding="utf-8")))
-        for phase, name in PHASE_BUNDLES.items()
-    }
-    for key, value in overrides.items():
-        prefix, _, rest = key.rpartition(":")
-        if prefix and prefix not in {f"phase{phase}" for phase in PHASE_BUNDLES}:
-            raise ValueError(f"--{key}: expected phase1:, phase2: or phase3: in front of the colon.")
-        chosen = [int(prefix.removeprefix("phase"))] if prefix else list(PHASE_BUNDLES)
-        fitting = [phase for phase in chosen if rest.split("#")[0].split("::")[0] in known[phase]]
-        if not fitting:
-            raise ValueError(_no_such_option(key, rest, known, chosen))
-        for phase in fitting:
-            # A plain key never overrides one that was given for this phase alone.
-            if prefix:
-                by_phase[phase][rest] = value
-            else:
-                by_phase[phase].setdefault(rest, value)
-    return by_phase
-
-
-def _no_such_option(key: str, name: str, known: Mapping[int, set[str]], chosen: Sequence[int]) -> str:
-    """Word the refusal of an option: the name that was probably meant, or the phases that have this one."""
-    from mixstyleflow_monai.data.schema_checks import did_you_mean
-
-    elsewhere = [phase for phase in known if phase not in chosen and name in known[phase]]
-    own = [name for name in inspect.signature(run).parameters if name != "overrides"]
-    hint = did_you_mean(name, sorted({*own, *(name for phase in chosen for name in known[phase])})) or "."
-    if elsewhere:
-        hint = f"; it is one of phase {' and '.join(map(str, elsewhere))}."
-    return (
-        f"--{key}: no such option{hint} Options are those of `run --help` and the keys of each bundle, which its "
-        "docs/README.md lists under Options."
-    )
 
 
 def _steps(
@@ -199,30 +149,12 @@ def _steps(
     return steps
 
 
-def _check_settings(root: Path, step: Step) -> None:
-    """Build the small parts of a step from its settings, so that a wrong value is told before hours of training."""
-    from mixstyleflow_monai.flows import StyleFlowBank
-    from mixstyleflow_monai.losses import SegmentationLoss
-    from mixstyleflow_monai.styles import FlowStyleMix
-
+def _settings(root: Path, step: Step) -> dict[str, Any]:
+    """Return the merged top level of a step's configuration files and its overrides."""
     settings: dict[str, Any] = {}
     for file in (str(root / PHASE_BUNDLES[step.phase] / "configs" / "train.json"), *step.overlays):
         settings |= json.loads(Path(file).read_text(encoding="utf-8"))
-    settings |= step.overrides
-    if step.phase == 1:
-        SegmentationLoss(settings["activation"], settings["loss"])
-    elif step.phase == 2:
-        options = ("spread", "log_scale_bound", "clamp", "clip_to_envelope", "clamp_means", "std_floor")
-        levels = dict.fromkeys(settings["levels"], 2)
-        StyleFlowBank(
-            levels,
-            settings["temperatures"],
-            batch_norm=settings["style_batch_norm"],
-            **{key: settings[key] for key in options},
-        )
-    elif settings["stylizer"] is not None:
-        keys = ("probability", "alpha", "style_per", "weight_per", "weight_law")
-        FlowStyleMix(StyleFlowBank(), output=settings["stylized_output"], **{key: settings[key] for key in keys})
+    return settings | dict(step.overrides)
 
 
 def _request(

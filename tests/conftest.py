@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import locale
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-LOCALE = locale.setlocale(locale.LC_CTYPE)
-
-
-@pytest.fixture(autouse=True)
-def same_locale() -> Iterator[None]:
-    """Put back the locale, which decoding a damaged JPEG sets to C: torch, later, reads its own sources by it."""
-    yield
-    locale.setlocale(locale.LC_CTYPE, LOCALE)
 
 
 @pytest.fixture(scope="session")

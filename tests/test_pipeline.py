@@ -13,6 +13,7 @@ import pytest
 from mixstyleflow_monai import pipeline
 from mixstyleflow_monai.bundle_paths import bundles_dir
 from mixstyleflow_monai.cli import main
+from mixstyleflow_monai.options import overrides_by_phase
 from tests.small_dataset import SMALL, make_dataset
 
 
@@ -120,10 +121,15 @@ def test_dataset_mistake_is_one_message_and_exit_code_one(tmp_path: Path, capsys
         ({"bundles_dir": "/nowhere"}, r"bundles_dir: no folder with"),
         ({"overlay": "train"}, r"overlay='train'"),
         ({"overlay": "methods/no_stylizer"}, r"overlay='methods/no_stylizer'"),
-        ({"probability": 2}, r"probability=2"),
+        ({"probability": 2, "baseline": True}, r"probability=2"),
+        ({"levels": [2, 3]}, r"style_levels=\[2, 3, 4\]: phase 2 is to fit flows of the levels \[2, 3\] alone"),
         ({"phase2:spread": "sd"}, r"spread is 'sd'"),
         ({"phase3:style_per": "volume"}, r"style_per='volume'"),
         ({"activation": "relu"}, r"activation='relu'"),
+        ({"image_size": [40, 40]}, r"image_size=\[40, 40\]: expected two multiples of 16 .* Use \[48, 48\]"),
+        ({"image_size": 96}, r"image_size=96: expected two numbers, \[height, width\], multiples of 16"),
+        ({"phase1:image_size": [0, 32]}, r"image_size=\[0, 32\]: .* Use \[16, 32\]"),
+        ({"percentiles": [98, 2]}, r"percentiles=\[98\.0, 2\.0\]: expected 0 <= low < high <= 100"),
     ],
 )
 def test_mistaken_options_are_refused_before_anything_is_written(
@@ -148,32 +154,20 @@ def test_path_that_monai_would_change_is_refused(dataset_dir: Path, tmp_path: Pa
 
 def test_how_a_run_is_tracked_is_no_part_of_what_was_asked_for(dataset_dir: Path, tmp_path: Path) -> None:
     plain, tracked = (
-        pipeline._request(bundles_dir(), "abc", 0, (), pipeline._overrides_by_phase(bundles_dir(), options))
+        pipeline._request(bundles_dir(), "abc", 0, (), overrides_by_phase(bundles_dir(), options, pipeline.run))
         for options in ({"seed": 3}, {"seed": 3, "experiment_name": "mine", "tracking_uri": "sqlite:///x.db"})
     )
     assert plain == tracked
-
-
-def test_overrides_go_to_the_phases_that_know_them() -> None:
-    found = pipeline._overrides_by_phase(
-        bundles_dir(), {"max_epochs": 2, "phase2:max_epochs": 7, "levels": [2], "probability": 1.0}
-    )
-    assert found == {
-        1: {"max_epochs": 2},
-        2: {"max_epochs": 7, "levels": [2]},
-        3: {"max_epochs": 2, "probability": 1.0},
-    }
 
 
 def test_error_inside_a_configuration_is_shown_without_its_wrapping(
     dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["run", "--dataset_dir", str(dataset_dir), "--output_dir", str(tmp_path / "out"), "--phases", "1"]
-    code = main([*arguments, "--image_size", "[40,40]"])
+    code = main([*arguments, "--lr_schedule", "linear"])
     error = capsys.readouterr().err
     assert code == 1
-    assert "image_size=[40, 40]: expected two multiples of 16" in error
-    assert "Use [48, 48]" in error
+    assert "lr_schedule='linear': expected one of" in error
     assert not (tmp_path / "out" / "phase1" / "models").exists()
-    # The mistake does not lock the folder: with another size the run may start there.
+    # The mistake does not lock the folder: with another schedule the run may start there.
     pipeline._check_same_request(tmp_path / "out", {"seed": 0})

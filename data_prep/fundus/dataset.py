@@ -27,9 +27,9 @@ from data_prep.fundus.labels import REGIONS
 from data_prep.fundus.layouts import ListedCase
 from data_prep.fundus.releases import AUTO, Release, find_release
 from data_prep.import_summary import LeftOut, print_summary, write_left_out
-from data_prep.splits import FRACTIONS, SPLITS, assign_splits
-from mixstyleflow_monai.data.dataset_description import save_dataset
+from mixstyleflow_monai.data.dataset_description import SPLITS, save_dataset
 from mixstyleflow_monai.data.schema_checks import did_you_mean
+from mixstyleflow_monai.data.splits import FRACTIONS, assign_splits
 
 
 def make_fundus_dataset(

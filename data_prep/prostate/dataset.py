@@ -31,8 +31,7 @@ from data_prep.prostate.decathlon import DOMAIN, TASK, DecathlonRelease, open_re
 from data_prep.prostate.downloads import download_decathlon
 from data_prep.prostate.six_sites import SITES, SixSites, find_sites
 from data_prep.prostate.split import PAPER_CASES, PAPER_FRACTIONS, SEED, Division, check_train_fraction, divide
-from data_prep.splits import SPLITS
-from mixstyleflow_monai.data.dataset_description import DATASET_FILE, save_dataset
+from mixstyleflow_monai.data.dataset_description import DATASET_FILE, SPLITS, save_dataset
 
 SPACING = (0.625, 0.625, 3.6)
 """Of the paper, in mm along left-right, front-back and head-foot."""

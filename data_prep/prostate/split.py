@@ -19,7 +19,8 @@ from typing import Any
 
 from sklearn.model_selection import train_test_split
 
-from data_prep.splits import SPLITS, assign_splits
+from mixstyleflow_monai.data.dataset_description import SPLITS
+from mixstyleflow_monai.data.splits import assign_splits
 
 TEST_PATIENTS = (0, 5, 7, 12, 17, 22, 24)
 PAPER_CASES = 32

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from mixstyleflow_monai.artifacts import differences, read_manifest, sha256_file, write_json
 from mixstyleflow_monai.benchmark.plan import PHASE_ONE, PHASE_TWO, Cell, Plan
-from mixstyleflow_monai.benchmark.records import find_record, write_record
+from mixstyleflow_monai.benchmark.records import find_record, read_object, write_record
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.tracking import embedded_store
 
@@ -128,7 +127,11 @@ class Workshop:
             path = self.folder(cell) / REQUEST_FILE
             if not path.is_file():
                 continue
-            different = differences(json.loads(path.read_text(encoding="utf-8")), self.plan.request(cell))
+            remedy = (
+                f"Nothing else says with what settings {path.parent} was trained: restore the file, remove that folder "
+                "to train it again, or give another --output_dir."
+            )
+            different = differences(read_object(path, "the settings of a training", remedy), self.plan.request(cell))
             if different:
                 raise ValueError(
                     f"{path.parent}: holds a training with other settings ({'; '.join(different)}). Use the same "
@@ -168,8 +171,11 @@ class Workshop:
         folder = self.folder(cell)
         path = folder / "evaluation.json"
         if path.is_file():
-            model = json.loads(path.read_text(encoding="utf-8")).get("model_sha256")
-            if model == sha256_file(folder / "models" / "model.pt"):
+            try:
+                model = read_object(path, "an evaluation", "").get("model_sha256")
+            except ValueError:  # damaged: it is written anew
+                model = None
+            if model is not None and model == sha256_file(folder / "models" / "model.pt"):
                 return
         configs = self.plan.root / PHASE_BUNDLES[1 if cell.method == PHASE_ONE else 3] / "configs"
         options = {"dataset_dir": str(self.datasets[cell.source]), "show_table": False}

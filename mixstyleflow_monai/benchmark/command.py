@@ -13,14 +13,17 @@ from rich.table import Table
 from mixstyleflow_monai import bundle_paths
 from mixstyleflow_monai.benchmark.cells import Failure, Workshop
 from mixstyleflow_monai.benchmark.data import source_dataset
-from mixstyleflow_monai.benchmark.plan import BASELINE, DEFAULT_METHOD, PRESETS, Plan, make_plan
+from mixstyleflow_monai.benchmark.plan import BASELINE, DEFAULT_METHOD, PHASE_ONE, PRESETS, Plan, make_plan
 from mixstyleflow_monai.benchmark.records import case_table, find_record
 from mixstyleflow_monai.benchmark.steps import count_steps, describe_steps
 from mixstyleflow_monai.benchmark.tables import write_tables
 from mixstyleflow_monai.bundle_paths import check_no_hash
 from mixstyleflow_monai.data import check_headers, load_dataset
+from mixstyleflow_monai.options import check_overlays, check_settings, check_style_levels, overrides_by_phase
 
 logger = logging.getLogger(__name__)
+CONTROL = "PermutedStyleMix"
+"""Stylizer of the methods that are to differ from the flows in where a style comes from, and in nothing else."""
 
 
 def benchmark(
@@ -73,15 +76,13 @@ def benchmark(
         raise ValueError(f"--jobs {jobs!r}: expected a whole number of at least 1.")
     if tracking not in (None, "none", "None", "mlflow"):
         raise ValueError(f"--tracking {tracking!r}: expected mlflow or none.")
+    reused = _reused(reuse)
     datasets = {s: source_dataset(description, s, plan.train_fraction, out / "data") for s in plan.sources}
     print(describe_steps(plan, count_steps(plan, datasets), seconds_per_step))
     if dry_run:
         return 0
-    reused = tuple(Path(folder) for folder in ((reuse,) if isinstance(reuse, str) else reuse))
-    tracker = tracking if tracking == "mlflow" else None
-    workshop = Workshop(plan, datasets, out, out / "cells", reused, jobs, tracker)
-    failures = workshop.run()
-    _report(workshop, failures)
+    workshop = Workshop(plan, datasets, out, out / "cells", reused, jobs, "mlflow" if tracking == "mlflow" else None)
+    _report(workshop, failures := workshop.run())
     return 1 if failures else 0
 
 
@@ -96,18 +97,16 @@ def _plan(
     bundles_dir: str | None,
     overrides: dict[str, Any],
 ) -> Plan:
-    from mixstyleflow_monai.pipeline import _check_overlays, _overrides_by_phase
-
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"--preset {preset!r}: expected one of {', '.join(PRESETS)}.")
     chosen = PRESETS[preset] if preset is not None else None
     root = bundle_paths.bundles_dir(bundles_dir)
     overlays = (*(chosen.overlays if chosen else ()), *_words(overlay))
-    _check_overlays(root, overlays)
+    check_overlays(root, overlays)
     settings = {**(chosen.overrides if chosen else {}), **overrides}
     default_methods = chosen.methods if chosen else (BASELINE, DEFAULT_METHOD)
     default_seeds = chosen.seeds if chosen else (0,)
-    return make_plan(
+    plan = make_plan(
         root,
         description,
         methods=_words(methods) if methods is not None else default_methods,
@@ -115,8 +114,41 @@ def _plan(
         sources=sources if sources is not None else chosen.sources if chosen else None,
         train_fraction=train_fraction,
         overlays=overlays,
-        overrides=_overrides_by_phase(root, settings),
+        overrides=overrides_by_phase(root, settings, benchmark),
     )
+    _check_styles(plan)
+    for phase in (1, 2, 3) if any(map(plan.needs_flows, plan.methods)) else (1, 3):
+        check_settings(phase, plan.settings(phase), description)
+    return plan
+
+
+def _check_styles(plan: Plan) -> None:
+    """Refuse flows without a level that a method asks for, and a control beside them of another batch norm.
+
+    Raises:
+        ValueError: what differs, and how to make it equal.
+    """
+    settings = {method: plan.settings(3, method) for method in plan.methods if method != PHASE_ONE}
+    with_flows = [method for method, of in settings.items() if "style_flows" in str(of["made_from"])]
+    flows = plan.settings(2)
+    for method in with_flows:
+        check_style_levels(flows, settings[method])
+    name = "style_batch_norm"
+    for method, of in settings.items():
+        if with_flows and CONTROL in str(of["stylizer"]) and of[name] != flows[name]:
+            raise ValueError(
+                f"--methods {method}: is to differ from {with_flows[0]} in where its styles come from, but {name} is "
+                f"{of[name]!r} and that of the flows {flows[name]!r}. Give --{name} for all phases, or train it in a "
+                "benchmark without flows."
+            )
+
+
+def _reused(folders: str | Sequence[str]) -> tuple[Path, ...]:
+    found = tuple(Path(folder) for folder in ((folders,) if isinstance(folders, str) else folders))
+    for folder in found:
+        if not folder.is_dir():
+            raise ValueError(f"--reuse {folder}: no such folder. Give the cells/ folder of an earlier benchmark.")
+    return found
 
 
 def _words(value: str | Sequence[str]) -> tuple[str, ...]:

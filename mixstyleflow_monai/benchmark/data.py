@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from data_prep.resplit import resplit_dataset
-from data_prep.subset import subset_dataset
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE, DatasetDescription, load_dataset
+from mixstyleflow_monai.data.resplit import resplit_dataset
+from mixstyleflow_monai.data.subset import subset_dataset
 
 
 def source_dataset(description: DatasetDescription, source: str, train_fraction: float, output: Path) -> Path:

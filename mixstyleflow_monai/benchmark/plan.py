@@ -28,12 +28,14 @@ PHASE_TWO = "phase2"
 OWN_SETTINGS = frozenset(
     {"seed", "dataset_dir", "output_dir", "bundle_root", "phase1_dir", "phase2_dir", "phase1_model", "flows_path"}
     | {"model_dir", "model_path", "checkpoint_dir", "resume", "method", "stylizer", "perturbation", "made_from"}
+    | {"normalization", "hard_pass"}
 )
 
 # A method that changed one of these would not be trained on the same footing.
 SHARED_SETTINGS = frozenset(
     {"max_epochs", "epoch_length", "batch_size", "learning_rate", "lr_schedule", "selection", "augmentation", "slices"}
     | {"loss", "seed", "dataset_dir", "phase1_dir", "warm_start", "noise_std", "val_interval"}
+    | {"weight_average", "selection_stylizer", "selection_made_from"}
 )
 
 
@@ -60,6 +62,7 @@ class Preset:
         "tri_d",
         "rand_conv",
         "max_style",
+        "san_saw",
         DEFAULT_METHOD,
     )
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -139,8 +142,11 @@ class Plan:
         return [path for path in found if path.is_file()]
 
     def needs_flows(self, method: str) -> bool:
-        """True if a method trains with the flows of Phase II."""
-        return method != PHASE_ONE and "style_flows" in str(self.settings(3, method)["made_from"])
+        """True if a method trains with the flows of Phase II, or its weights are selected with them."""
+        if method == PHASE_ONE:
+            return False
+        settings = self.settings(3, method)
+        return "@flows_path" in f"{settings['made_from']} {settings.get('selection_made_from')}"
 
     def settings(self, phase: int, method: str | None = None) -> dict[str, Any]:
         """Return the merged top level of the configuration files and the overrides."""

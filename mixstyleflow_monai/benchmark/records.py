@@ -12,8 +12,25 @@ import pandas as pd
 
 from mixstyleflow_monai.artifacts import git_commit, software_versions, write_json
 from mixstyleflow_monai.benchmark.plan import Cell, Plan
+from mixstyleflow_monai.data.schema_checks import schema_problems
 
 CASE_COLUMNS = ["source", "method", "seed", "domain", "role", "case_id", "region", "dice"]
+
+
+def _mapping(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "minProperties": 1, "additionalProperties": values}
+
+
+# What the tables need of a record: its hash, the role of each domain, domain -> region -> case -> Dice.
+RECORD_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["hash", "roles", "dice"],
+    "properties": {
+        "hash": {"type": "string"},
+        "roles": _mapping({"type": "string"}),
+        "dice": _mapping(_mapping(_mapping({"type": "number"}))),
+    },
+}
 
 
 def record_path(folder: Path, plan: Plan, cell: Cell) -> Path:
@@ -63,22 +80,43 @@ def find_record(folders: Iterable[Path], plan: Plan, cell: Cell) -> dict[str, An
     """Return a finished cell's record from the first folder that has it, or None.
 
     Raises:
-        ValueError: a file of that name is not a record, or not of this cell.
+        ValueError: a file of that name is damaged, is not a record, or not of this cell.
     """
+    remedy = "Remove it to have the cell run again."
     for folder in folders:
         path = record_path(folder, plan, cell)
         if not path.is_file():
             continue
-        try:
-            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(
-                f"{path}: not a record of a cell ({error}). Remove it to have the cell run again."
-            ) from error
-        if record.get("hash") != plan.cell_hash(cell):
-            raise ValueError(f"{path}: its hash is not that of its name. Remove it to have the cell run again.")
+        record = read_object(path, "a record of a cell", remedy)
+        problems = schema_problems(RECORD_SCHEMA, record)
+        problems = problems or [f"dice: no role of {name!r}" for name in record["dice"] if name not in record["roles"]]
+        if problems:
+            raise ValueError(f"{path}: not a record of a cell ({'; '.join(problems[:3])}). {remedy}")
+        if record["hash"] != plan.cell_hash(cell):
+            raise ValueError(f"{path}: its hash is not that of its name. {remedy}")
         return record
     return None
+
+
+def read_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Args:
+        path: the file.
+        what: it is to be, for the message.
+        remedy: for the message.
+
+    Raises:
+        ValueError: damaged, or something else than an object.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # no JSON, no text, or nested without end
+        size = path.stat().st_size
+        raise ValueError(f"{path}: damaged, not {what} ({size} bytes; {error}). {remedy}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: found {repr(content)[:80]}, expected {what}, a JSON object. {remedy}")
+    return content
 
 
 def case_table(records: Sequence[tuple[Cell, Mapping[str, Any]]]) -> pd.DataFrame:

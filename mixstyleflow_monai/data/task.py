@@ -17,12 +17,18 @@ from mixstyleflow_monai.artifacts import manifest_path, read_manifest
 from mixstyleflow_monai.data.dataset_description import DatasetDescription, load_dataset
 from mixstyleflow_monai.data.loading import image_loader
 from mixstyleflow_monai.data.regions import RegionEncoding
-from mixstyleflow_monai.data.transforms import LABEL_KEY, preprocessing
+from mixstyleflow_monai.data.transforms import (
+    LABEL_KEY,
+    ScaleSlicesToUnitRanged,
+    StandardizeSlicesd,
+    preprocessing,
+)
+from mixstyleflow_monai.networks import NORMALIZATIONS
 
 VOLUME_PERCENTILES = (2.0, 98.0)
 """Intensity percentiles to which volumes are clipped, as in the prepared prostate set of MaxStyle."""
 
-INTENSITIES = ("slice_range", "data_range")
+INTENSITIES = ("slice_range", "data_range", "z_score")
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,11 @@ class Task:
         spatial_dims: 2 for images, 3 for volumes that are read slice by slice.
         pixel_spacing: (mm, mm) in plane to which volumes are resampled, or None to resize the whole slice.
         percentiles: (low, high) clip of each case and channel, or None.
-        intensity: "slice_range", "data_range" or a window (low, high), see `preprocessing`. Percentiles go with
-            "slice_range" only.
+        intensity: "slice_range", "data_range", "z_score" or a window (low, high), see `preprocessing`. Percentiles go
+            with "slice_range" and "z_score" only.
         activation: "sigmoid" for a channel a region, "softmax" for exclusive classes.
-        image_activation: last activation of the image decoder, "sigmoid" or "instance_norm".
+        image_activation: last activation of the image decoder, "sigmoid", or "instance_norm" for z-scored images.
+        normalization: layers that the encoder has besides, "san_saw", or None; see `DualDecoderNet`.
     """
 
     in_channels: int
@@ -52,6 +59,7 @@ class Task:
     intensity: str | tuple[float, float] = "slice_range"
     activation: str = "sigmoid"
     image_activation: str = "sigmoid"
+    normalization: str | None = None
 
     def __post_init__(self) -> None:
         """Normalise sequences and check the values."""
@@ -78,6 +86,13 @@ class Task:
                 raise ValueError(f"percentiles={list(limits)}: expected 0 <= low < high <= 100, or null.")
             object.__setattr__(self, "percentiles", limits)
         object.__setattr__(self, "intensity", _checked_intensity(self.intensity, self.percentiles))
+        if (self.intensity == "z_score") != (self.image_activation == "instance_norm"):
+            raise ValueError(
+                f"image_activation={self.image_activation!r} with intensity={self.intensity!r}: 'instance_norm' "
+                "rebuilds z-scored images and 'sigmoid' those in [0, 1]. Change one of the two."
+            )
+        if self.normalization is not None and self.normalization not in NORMALIZATIONS:
+            raise ValueError(f"normalization={self.normalization!r}: expected one of {NORMALIZATIONS}, or null.")
         object.__setattr__(self, "regions", {name: list(values) for name, values in self.regions.items()})
         _ = self.encoding
 
@@ -95,8 +110,9 @@ class Task:
         """Take channels, regions and dimensions from a data set, the rest from the arguments.
 
         ``intensity="auto"`` scales volumes, whose units are arbitrary, by the range of each slice after clipping, and
-        images by the range of their data type. ``percentiles="auto"`` clips volumes to their 2-98 percentiles unless
-        ``intensity`` is a window, and leaves 2-D images alone. ``pixel_spacing`` is used for volumes only, since 2-D
+        images by the range of their data type. ``intensity="z_score"`` comes with the image activation that goes with
+        it. ``percentiles="auto"`` clips volumes to their 2-98 percentiles unless ``intensity`` is a window or the range
+        of the data type, and leaves 2-D images alone. ``pixel_spacing`` is used for volumes only, since 2-D
         images carry no spacing.
         """
         description = dataset if isinstance(dataset, DatasetDescription) else load_dataset(dataset)
@@ -107,7 +123,9 @@ class Task:
         if intensity == "auto":
             intensity = "slice_range" if volumes or percentiles not in ("auto", None) else "data_range"
         if percentiles == "auto":
-            percentiles = VOLUME_PERCENTILES if volumes and intensity == "slice_range" else None
+            percentiles = VOLUME_PERCENTILES if volumes and intensity in ("slice_range", "z_score") else None
+        if intensity == "z_score":
+            settings.setdefault("image_activation", "instance_norm")
         return cls(
             in_channels=description.channels,
             regions=description.regions,
@@ -160,12 +178,22 @@ class Task:
         return description
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values that rebuild the task."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        """Return plain JSON values that rebuild the task.
+
+        A task without further layers reads as it did before there were any.
+        """
+        values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        if self.normalization is None:
+            del values["normalization"]
+        return values
 
     def with_image_size(self, image_size: Sequence[int]) -> Task:
         """Return the task at another input size."""
         return replace(self, image_size=image_size)  # type: ignore[arg-type]
+
+    def with_normalization(self, normalization: str | None) -> Task:
+        """Return the task of a network with other layers of normalization."""
+        return replace(self, normalization=normalization)
 
     @property
     def encoding(self) -> RegionEncoding:
@@ -177,17 +205,36 @@ class Task:
         """Channels of the network's segmentation output."""
         return self.encoding.out_channels
 
+    @property
+    def classes(self) -> int:
+        """Exclusive classes that the regions tell apart, background included."""
+        return len(self.encoding.classes)
+
     def network_settings(self) -> dict[str, Any]:
         """Return the arguments of `DualDecoderNet`."""
         return {
             "in_channels": self.in_channels,
             "out_channels": self.out_channels,
             "image_activation": self.image_activation,
+            "normalization": self.normalization,
+            "classes": self.classes,
         }
 
     def training_preprocessing(self) -> Compose:
         """Return transforms of image and label to the network's grid."""
         return preprocessing(self.image_size, **self._input_settings(), encoding=self.encoding)
+
+    def training_augmentation(self, name: str) -> Compose:
+        """Return a recipe of `mixstyleflow_monai.data.augmentation` for images of this task.
+
+        The recipes are for images in [0, 1]: z-scored ones are scaled there slice by slice, and z-scored again.
+        """
+        from mixstyleflow_monai.data.augmentations import augmentation  # inference does without it
+
+        recipe = augmentation(name, self.image_size, self.in_channels)
+        if self.intensity != "z_score":
+            return recipe
+        return Compose([ScaleSlicesToUnitRanged("image"), *recipe.transforms, StandardizeSlicesd("image")])
 
     def inference_preprocessing(self) -> Compose:
         """Return transforms of the image alone."""
@@ -226,7 +273,7 @@ def _checked_intensity(
         if len(window) != 2 or not window[0] < window[1]:
             raise ValueError(f"intensity={list(window)}: expected a window of two numbers, low < high.")
         checked = (window[0], window[1])
-    if percentiles is not None and checked != "slice_range":
+    if percentiles is not None and checked not in ("slice_range", "z_score"):
         raise ValueError(
             f"percentiles={list(percentiles)} with intensity={intensity!r}: both say where to clip. Set percentiles to "
             'null, or intensity to "slice_range".'

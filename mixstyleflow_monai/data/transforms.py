@@ -105,6 +105,22 @@ class ScaleSlicesToUnitRanged(MapTransform):
         return result
 
 
+class StandardizeSlicesd(MapTransform):
+    """Bring every channel of every slice to mean 0 and standard deviation 1; a constant slice becomes 0.
+
+    The variance is the biased one plus 1e-5, as in the instance norm that rebuilds such images.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Apply to (C, H, W) or (C, H, W, D) tensors."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            image = result[key]
+            centred = image - image.mean(dim=(1, 2), keepdim=True)
+            result[key] = centred / (centred.square().mean(dim=(1, 2), keepdim=True) + 1e-5).sqrt()
+        return result
+
+
 class ScaleDataRanged(MapTransform):
     """Scale images by the range of their data type: 8 bits / 255, 16 bits / 65535; floats must be in [0, 1] already.
 
@@ -210,7 +226,7 @@ def preprocessing(
 ) -> Compose:
     """Return the deterministic transforms from files to network input.
 
-    Load, clip each case to its intensity percentiles, bring it to the network's grid, scale to [0, 1].
+    Load, clip each case to its intensity percentiles, bring it to the network's grid, scale to [0, 1] or z-score.
 
     Args:
         image_size: (H, W) of the network's input, multiples of 16; see `InPlaneGeometryd`.
@@ -218,11 +234,12 @@ def preprocessing(
         percentiles: (low, high) in [0, 100] over the whole case and channel, or None for no clipping.
         intensity: how values come to [0, 1]: "slice_range", by minimum and maximum of each slice and channel;
             "data_range", see `ScaleDataRanged`; or a window (low, high), clipped, for example of Hounsfield units.
+            "z_score" does not bring them there: mean 0 and standard deviation 1, see `StandardizeSlicesd`.
         encoding: if given, ``"label"`` is loaded as well and becomes the training target on the network's grid.
 
     Returns:
-        Transform of ``{"image": path, ...}``; image float32 (C, H, W[, D]) in [0, 1], a `MetaTensor` whose geometry
-        ``Invertd`` can undo.
+        Transform of ``{"image": path, ...}``; image float32 (C, H, W[, D]) in [0, 1] unless z-scored, a `MetaTensor`
+        whose geometry ``Invertd`` can undo.
     """
     keys = ["image"] if encoding is None else ["image", LABEL_KEY]
     # Only the data range needs the type on disk; some of those that NIfTI has (big-endian ones) are not torch's.
@@ -244,6 +261,8 @@ def preprocessing(
     steps.append(InPlaneGeometryd(keys, image_size, pixel_spacing))
     if intensity == "slice_range":
         steps.append(ScaleSlicesToUnitRanged("image"))
+    elif intensity == "z_score":
+        steps.append(StandardizeSlicesd("image"))
     if encoding is not None:
         steps.append(EncodeRegionsd(LABEL_KEY, encoding))
     return Compose(steps)

@@ -28,6 +28,7 @@ from mixstyleflow_monai.engines.lineage import (
 )
 from mixstyleflow_monai.engines.schedules import learning_rate_schedule
 from mixstyleflow_monai.engines.segmentation_trainer import DualDecoderTrainer, denoising_input
+from mixstyleflow_monai.engines.semantic_losses import SemanticLosses
 from mixstyleflow_monai.engines.style_flow_trainer import (
     StyleFlowEvaluator,
     StyleFlowTrainer,
@@ -37,8 +38,11 @@ from mixstyleflow_monai.engines.style_flow_trainer import (
 from mixstyleflow_monai.engines.style_preview import StylePreview
 from mixstyleflow_monai.engines.style_report import StyleFlowReport, StylePanels
 from mixstyleflow_monai.engines.style_statistics import StyleStatisticsDataset, gather_statistics, style_statistics_file
+from mixstyleflow_monai.engines.stylized_validation import StylizedValidation
+from mixstyleflow_monai.engines.weight_average import AverageWeights, WeightAverage
 
 __all__ = [
+    "AverageWeights",
     "BestModel",
     "DualDecoderTrainer",
     "EpochSeeding",
@@ -48,6 +52,7 @@ __all__ = [
     "ResumableCheckpoint",
     "ResumeCheckpoint",
     "SegmentationEvaluator",
+    "SemanticLosses",
     "StyleFlowEvaluator",
     "StyleFlowReport",
     "StyleFlowTrainer",
@@ -55,7 +60,9 @@ __all__ = [
     "StylePreview",
     "StyleStatisticsDataset",
     "StyleStatisticsLoader",
+    "StylizedValidation",
     "TrainingIdentity",
+    "WeightAverage",
     "check_computation",
     "check_training_data",
     "copy_network",

@@ -117,11 +117,11 @@ def check_model(path: str | os.PathLike[str], task: Task | None = None) -> Task:
     found = Task.from_model(path)
     if task is not None and found != task:
         own, other = found.to_json(), task.to_json()
-        names = [name for name in own if own[name] != other[name]]
+        names = [name for name in {**own, **other} if own.get(name) != other.get(name)]
         raise ValueError(
             f"{manifest_path(path)}: this network was trained for "
-            f"{', '.join(f'{name} {own[name]}' for name in names)}, but the bundle is open for "
-            f"{', '.join(f'{name} {other[name]}' for name in names)}. Give weights of the same task, or open the "
+            f"{', '.join(f'{name} {own.get(name)}' for name in names)}, but the bundle is open for "
+            f"{', '.join(f'{name} {other.get(name)}' for name in names)}. Give weights of the same task, or open the "
             "bundle again (restart the server)."
         )
     return found

@@ -27,6 +27,7 @@ from mixstyleflow_monai.data import DatasetDescription, SliceDataset, Task, chec
 from mixstyleflow_monai.data.dataset_description import Case
 from mixstyleflow_monai.data.loading import image_loader
 from mixstyleflow_monai.engines.lineage import check_training_data, copy_network, training_facts
+from mixstyleflow_monai.processes import gather_objects, is_first, world_size
 
 logger = logging.getLogger(__name__)
 Item = Mapping[str, Any]
@@ -64,10 +65,27 @@ def keep_previous(model_path: str | os.PathLike[str]) -> str:
     ``model_20260131T120000Z_0123abcd.pt``. The training starts from the copy, so that the original can be replaced
     while the manifest of the new network still names what it was made from.
 
+    Of several processes the first one copies while the others wait, and all get what it got, its error too.
+
     Raises:
         FileNotFoundError: the network or its manifest is missing.
         ValueError: the file is not the one that its manifest describes, or no segmentation network.
     """
+    if world_size() == 1:
+        return _keep_previous(model_path)
+    kept: str | Exception = ""
+    if is_first():
+        try:
+            kept = _keep_previous(model_path)
+        except (OSError, ValueError) as error:
+            kept = error
+    kept = gather_objects(kept)[0]
+    if isinstance(kept, Exception):
+        raise kept
+    return kept
+
+
+def _keep_previous(model_path: str | os.PathLike[str]) -> str:
     manifest = read_manifest(model_path, kind="segmentation_network")
     stamp = datetime.fromisoformat(manifest["created"]).strftime("%Y%m%dT%H%M%SZ")
     path = Path(model_path)

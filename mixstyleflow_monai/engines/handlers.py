@@ -22,6 +22,13 @@ from mixstyleflow_monai.processes import is_first
 logger = logging.getLogger(__name__)
 CHECKPOINT_PATTERN = re.compile(r"checkpoint_epoch=(\d+)\.pt")
 
+SELECTIONS = {
+    "best": "best source validation",
+    "best_stylized": "best stylised source validation",
+    "last": "last",
+}
+"""Rules by which weights are chosen, and how a manifest names them. None of them looks at other domains."""
+
 
 class EpochSeeding:
     """Call ``engine.set_epoch(epoch)`` before every epoch, so that a resumed run repeats what it would have drawn."""
@@ -122,22 +129,24 @@ class BestModel:
     Args:
         network: module whose weights are saved.
         path: where, as a bare CPU state dict.
+        metric: of the evaluator, the larger the better; None for its key metric.
     """
 
-    def __init__(self, network: nn.Module, path: str | os.PathLike[str]) -> None:
+    def __init__(self, network: nn.Module, path: str | os.PathLike[str], metric: str | None = None) -> None:
         self.network = network
         self.path = Path(path)
+        self.metric = metric
         self.best_metric: float | None = None
         self.best_epoch = 0
         self.weights: dict[str, torch.Tensor] = {}
 
     def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator with a key metric."""
+        """Attach to an evaluator with a key metric, after what computes any other metric."""
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Any) -> None:
         """Save if the key metric is better than ever."""
-        name = engine.state.key_metric_name
+        name = self.metric or engine.state.key_metric_name
         value = engine.state.metrics.get(name)
         if value is None or value != value:
             return
@@ -171,11 +180,15 @@ class PublishModel:
         path: the artifact, for example ``models/model.pt``.
         kind: see `mixstyleflow_monai.artifacts.write_manifest`.
         best: the evaluator's `BestModel`, whose file is published; the last weights if it has none.
-        network: module that trains.
+        network: module that trains, or the average of its weights.
         save: how to write it: called with (module, path). Default: a bare CPU state dict.
         made_from: artifacts that this one was made from.
         facts: further manifest entries.
-        selection: "best" on source validation, or "last".
+        selection: "best" on source validation, "best_stylized" for a ``best`` with the metric of
+            `mixstyleflow_monai.engines.StylizedValidation`, or "last".
+
+    Raises:
+        ValueError: another word, or "best_stylized" and a ``best`` that goes by another metric.
     """
 
     def __init__(
@@ -190,8 +203,15 @@ class PublishModel:
         facts: Mapping[str, Any] | None = None,
         selection: str = "best",
     ) -> None:
-        if selection not in ("best", "last"):
-            raise ValueError(f"selection={selection!r}: expected 'best' (source validation) or 'last'.")
+        if selection not in SELECTIONS:
+            raise ValueError(
+                f"selection={selection!r}: expected 'best' (source validation), 'best_stylized' (the same in drawn "
+                "styles) or 'last'."
+            )
+        if selection == "best_stylized" and (best is None or best.metric is None):
+            raise ValueError(
+                "selection='best_stylized': nothing is validated on stylised images here. Give 'best' or 'last'."
+            )
         self.path = Path(path)
         self.kind = kind
         self.network = network
@@ -209,10 +229,10 @@ class PublishModel:
         """Write artifact and manifest."""
         chosen: dict[str, Any] = {"selection": "last", "epoch": int(engine.state.epoch)}
         # Without a validation in this training, a file is what an earlier training left.
-        if self.selection == "best" and self.best is not None and self.best.best_metric is not None:
+        if self.selection != "last" and self.best is not None and self.best.best_metric is not None:
             self.network.load_state_dict(self.best.weights)
-            chosen = {"selection": "best source validation", **self.best.summary}
-        elif self.selection == "best" and self.best is not None:
+            chosen = {"selection": SELECTIONS[self.selection], **self.best.summary}
+        elif self.selection != "last" and self.best is not None:
             logger.warning(
                 "no validation was run in %d epochs, so the last weights are published; lower val_interval to have the "
                 "best ones.",

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from mixstyleflow_monai.losses import prediction_divergence, reconstruction_loss
 from mixstyleflow_monai.networks import DualDecoderNet, running_batch_norm, untracked_batch_norm
+from mixstyleflow_monai.networks.batch_norm import SeparateAffine
+from mixstyleflow_monai.styles import BigAug, MaxStyle
 
-BATCH_NORMS = ("batch", "running", "tracked")
+BATCH_NORMS = ("batch", "running", "tracked", "separate")
 
 PERTURBATION_SEED_OFFSET = 1_000_000_007
 """Keeps a perturbation's random numbers apart from the stylizer's."""
@@ -59,10 +61,13 @@ class HardPass:
         freeze_affine: no gradient for batch-norm weight and bias from the hard pass (official code).
         batch_norm: statistics that batch norm uses in the hard pass: "batch" for the hard batch's own (paper);
             "running" for the running ones, as inference does; "tracked" for the batch's own, which then enter the
-            running ones.
+            running ones; "separate" for the batch's own, with weight and bias of ``affine``.
+        affine: weights and biases of the batch norms for "separate", which the optimizer has as well.
+        image_activation: of the network, see `DualDecoderNet`.
 
     Raises:
-        ValueError: neither stylizer nor perturbation, no view, a negative weight, or an unknown ``batch_norm``.
+        ValueError: neither stylizer nor perturbation, no view, a negative weight, an unknown ``batch_norm``, or a
+            stylizer for images in [0, 1] with a network of z-scored ones.
     """
 
     def __init__(
@@ -76,6 +81,8 @@ class HardPass:
         consistency_weight: float = 0.0,
         freeze_affine: bool = False,
         batch_norm: str = "batch",
+        affine: SeparateAffine | None = None,
+        image_activation: str = "sigmoid",
     ) -> None:
         if stylizer is None and perturbation is None:
             raise ValueError("hard pass: neither a stylizer nor a perturbation, so its examples would not be hard.")
@@ -89,6 +96,7 @@ class HardPass:
         for name, value in weights.items():
             if not value >= 0:
                 raise ValueError(f"{name}={value}: expected a number of at least 0.")
+        _check_range(stylizer, image_activation)
         self.stylizer = stylizer
         self.perturbation = perturbation
         self.views = views
@@ -99,6 +107,9 @@ class HardPass:
             raise ValueError(f"hard_batch_norm={batch_norm!r}: expected one of {BATCH_NORMS}.")
         if freeze_affine and batch_norm != "batch":
             raise ValueError(f"freeze_hard_affine with hard_batch_norm={batch_norm!r}: goes with 'batch' alone.")
+        if batch_norm == "separate" and (affine is None or not affine.enabled):
+            raise ValueError("hard_batch_norm='separate': needs parameters of its own, a `SeparateAffine`.")
+        self.affine = affine
         self.freeze_affine = freeze_affine
         self.batch_norm = batch_norm
 
@@ -179,7 +190,15 @@ class HardPass:
             return running_batch_norm(network)
         if self.batch_norm == "tracked" and not leave_buffers:
             return contextlib.nullcontext()
+        if self.batch_norm == "separate":
+            return self._separate(network)
         return untracked_batch_norm(network, freeze_affine=self.freeze_affine)
+
+    @contextlib.contextmanager
+    def _separate(self, network: nn.Module) -> Iterator[None]:
+        assert self.affine is not None  # for the type checker: checked at the start
+        with untracked_batch_norm(network), self.affine.attached():
+            yield
 
     @contextlib.contextmanager
     def _perturbed(self, network: nn.Module) -> Iterator[None]:
@@ -189,3 +208,13 @@ class HardPass:
         # Compiled code passes by hooks that were not there when it was compiled, without a word.
         with torch.compiler.set_stance("force_eager"), self.perturbation.attached(network):  # type: ignore[arg-type]
             yield
+
+
+def _check_range(stylizer: Any, image_activation: str) -> None:
+    parts = stylizer.modules() if isinstance(stylizer, nn.Module) else ()
+    wrong = sorted({type(part).__name__ for part in parts if isinstance(part, BigAug | MaxStyle)})
+    if wrong and image_activation == "instance_norm":
+        raise ValueError(
+            f"{', '.join(wrong)} with intensity='z_score': makes images in [0, 1], and the network is trained on "
+            "z-scored ones. Use another method, or another intensity in phase 1."
+        )

@@ -25,6 +25,16 @@ from mixstyleflow_monai.data import DatasetDescription, Task, check_headers
 from mixstyleflow_monai.engines.handlers import latest_checkpoint
 from mixstyleflow_monai.flows import StyleFlowBank
 
+ADDED_SETTINGS = {
+    "weight_average": 0.0,
+    "selection_stylizer_settings": None,
+    "normalization_losses": None,
+    "joint_statistics": False,
+    "blur_sigma": 4.0,
+    "style_levels": [2, 3, 4],
+}
+"""Settings that came later, with the value that a checkpoint without them was trained with."""
+
 
 def training_facts(
     bundle: str,
@@ -124,6 +134,8 @@ class TrainingIdentity:
             ValueError: the checkpoint is of another training; names the differences.
         """
         own = self.state_dict()
+        added = {f"settings {name}": json.dumps(value) for name, value in ADDED_SETTINGS.items()}
+        state = {**{name: value for name, value in added.items() if name in own}, **state}
         if own.get("phase") != state.get("phase"):
             raise ValueError(
                 f"the checkpoint to resume is of phase {state.get('phase')}, and this is phase {own.get('phase')}. "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from mixstyleflow_monai.data import epoch_seed
 from mixstyleflow_monai.engines.computation import autocast_type, compiled
 from mixstyleflow_monai.engines.distributed import OwnStyles, average_buffers, average_gradients, begin_together
 from mixstyleflow_monai.engines.hard_pass import HardPass
+from mixstyleflow_monai.engines.semantic_losses import SemanticLosses
 from mixstyleflow_monai.losses import reconstruction_loss
 from mixstyleflow_monai.processes import mean_over_processes, process_seed, world_size
 
@@ -43,7 +46,8 @@ class DualDecoderTrainer(SupervisedTrainer):
     Mixed precision is that of the network's forward passes. Losses, noise and stylizers compute in float32.
 
     Args:
-        hard_pass: makes hard examples and their losses, or None for Phase I and for the baseline.
+        hard_pass: makes hard examples and their losses; or `SemanticLosses` on the clean pass; or None for Phase I and
+            for the baseline.
         noise_std: standard deviation of the denoising noise, for images in [0, 1].
         reconstruction_weight: w_rec, of both passes.
         max_skipped_steps: steps in a row with non-finite gradients after which training stops with an error.
@@ -57,7 +61,7 @@ class DualDecoderTrainer(SupervisedTrainer):
     def __init__(
         self,
         *,
-        hard_pass: HardPass | None = None,
+        hard_pass: HardPass | SemanticLosses | None = None,
         noise_std: float = 0.05,
         reconstruction_weight: float = 1.0,
         max_skipped_steps: int = 10,
@@ -92,6 +96,19 @@ class DualDecoderTrainer(SupervisedTrainer):
         for part, method in ((self.hard_pass, "reseed"), (self.data_loader, "set_epoch")):
             if hasattr(part, method):
                 getattr(part, method)(epoch if method == "set_epoch" else seed)
+
+    def state_dict(self) -> OrderedDict[str, Any]:
+        """Return ignite's state of an engine and, with float16, that of the gradient scaler."""
+        state: OrderedDict[str, Any] = super().state_dict()
+        if self.gradient_scaler is not None:
+            state["gradient_scaler"] = self.gradient_scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore `state_dict`; the scaler starts anew where a checkpoint has none."""
+        super().load_state_dict(state_dict)
+        if self.gradient_scaler is not None and state_dict.get("gradient_scaler"):
+            self.gradient_scaler.load_state_dict(state_dict["gradient_scaler"])
 
     def _iteration(  # type: ignore[override]
         self, engine: Any, batchdata: dict[str, Tensor]

@@ -100,10 +100,7 @@ class StyleFlowTrainer(SupervisedTrainer):
 
     def _clip_gradients(self, bank: StyleFlowBank) -> bool:
         """Clip each flow's gradient; False if one is not finite."""
-        norms = [
-            torch.nn.utils.clip_grad_norm_(flow.parameters(), self.gradient_clip)
-            for flow in (*bank.mean_flows.values(), *bank.spread_flows.values())
-        ]
+        norms = [torch.nn.utils.clip_grad_norm_(flow.parameters(), self.gradient_clip) for flow in bank.flows()]
         return bool(torch.isfinite(torch.stack(norms)).all())
 
     def _skip(self, engine: Any, loss: Tensor) -> None:
@@ -121,8 +118,10 @@ class StyleFlowTrainer(SupervisedTrainer):
 class StyleFlowEvaluator(SupervisedEvaluator):
     """MONAI evaluator of a `StyleFlowBank`: log-likelihood a dimension, larger is better.
 
-    Output: ``log_likelihood``, the mean over rows and flows of the log-density divided by the number of channels, in
-    nats. Give all rows as one batch, so that the mean over batches is the mean over rows.
+    Output: ``log_likelihood``, the mean over rows and flows of the log-density divided by the flow's dimensions, in
+    nats: C for means or spreads, 2 C for both together. Banks with one flow a level and with two can so be compared,
+    since the densities of two independent flows multiply to one of the same 2 C numbers. Give all rows as one batch, so
+    that the mean over batches is the mean over rows.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -133,7 +132,7 @@ class StyleFlowEvaluator(SupervisedEvaluator):
         statistics = statistics_of(batchdata, engine.state.device)
         with torch.no_grad(), engine.mode(bank):
             losses = bank.negative_log_likelihood(statistics)
-        a_dimension = [-float(loss) / statistics[level][0].shape[1] for (level, _), loss in losses.items()]
+        a_dimension = [-float(loss) / bank.flow(level, name).channels for (level, name), loss in losses.items()]
         engine.state.output = {"log_likelihood": sum(a_dimension) / len(a_dimension)}
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return dict(engine.state.output)

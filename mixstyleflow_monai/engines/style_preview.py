@@ -13,8 +13,8 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 from mixstyleflow_monai.data import RegionEncoding, SliceDataset
-from mixstyleflow_monai.engines.handlers import load_network
 from mixstyleflow_monai.engines.hard_pass import Stylizer
+from mixstyleflow_monai.engines.warm_start import load_earlier_network
 from mixstyleflow_monai.losses import peak_signal_to_noise_ratio
 from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
 from mixstyleflow_monai.processes import alone, is_first
@@ -150,7 +150,7 @@ def frozen_copy(network: DualDecoderNet, path: str | Path | None = None) -> Dual
     """Return an independent copy in eval mode without gradients, with its own weights or those of a file."""
     twin = copy.deepcopy(network)
     if path is not None:
-        load_network(twin, path)
+        load_earlier_network(twin, path, keep_added=False)
     return twin.eval().requires_grad_(False)
 
 

@@ -26,6 +26,7 @@ from mixstyleflow_monai.losses import peak_signal_to_noise_ratio
 from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
 from mixstyleflow_monai.report.figures import save_panel
 from mixstyleflow_monai.styles import FlowStyleMix
+from mixstyleflow_monai.styles.images import makes_z_scored_images, scale_to_unit_range_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ class StyleFlowReport:
 
     Of up to 16 labelled validation slices, with Dice from 0 to 100 and regions averaged:
 
-    - ``reconstruction_psnr``: dB of the images decoded without a style against the images themselves.
+    - ``reconstruction_psnr``: dB of the images decoded without a style against the images themselves, in [0, 1]; those
+      that are z-scored are scaled there, a slice and channel, for this and for the panel.
     - ``plain_dice``: of the Phase I network on the images.
     - ``in_domain_dice``: on the images in styles of temperature 1, as the training domain has them.
     - ``stylised_dice``: on the images in styles of the levels' own temperatures, beyond the domain; every level active.
@@ -44,7 +46,8 @@ class StyleFlowReport:
 
     - ``nll_mean_nats_a_dimension``, ``nll_spread_nats_a_dimension``: negative log-likelihood of the images' channel
       means and spreads under the flows, divided by the number of channels; lower is better, and below 0 is possible,
-      because it is a density. Comparable between flows of one network and level only.
+      because it is a density. Comparable between flows of one network and level only. With joint flows
+      ``nll_joint_nats_a_dimension`` takes their place, divided by twice the channels; it compares with their mean.
     - ``spread_of_means_temperature_T``, ``spread_of_stds_temperature_T``: standard deviation over 1000 samples drawn at
       temperature T divided by that over the images, median over channels. About 1 at temperature 1 if the flow fits;
       at the level's own temperature it says how far styles go beyond the domain.
@@ -96,8 +99,9 @@ class StyleFlowReport:
         training = [(module, module.training) for module in self.bank.modules()]
         stylizer = FlowStyleMix(self.bank)
         rows = stylised_rows(stylizer, self.network, images, latent)
+        shown = _in_unit_range(self.network, images, {"reconstruction": reconstruction, "image": images})
         report: dict[str, Any] = {
-            "reconstruction_psnr": float(peak_signal_to_noise_ratio(reconstruction, images).mean()),
+            "reconstruction_psnr": float(peak_signal_to_noise_ratio(*shown.values()).mean()),
             "plain_dice": batch_dice(self.network, images, target, self.encoding),
             "in_domain_dice": batch_dice(self.network, rows["in domain"], target, self.encoding),
             "stylised_dice": batch_dice(self.network, rows["out of domain"], target, self.encoding),
@@ -115,9 +119,10 @@ class StyleFlowReport:
             write_json(
                 self.output_dir / "evaluation.json", {**facts, "model_sha256": manifest["sha256"], "styles": report}
             )
+        panel = {name: shown[name] for name in ("image", "reconstruction")}
         save_panel(
             self.output_dir / "panels" / "styles.png",
-            {name: row[:8] for name, row in {"image": images, "reconstruction": reconstruction, **rows}.items()},
+            {name: row[:8] for name, row in {**panel, **_in_unit_range(self.network, images, rows)}.items()},
             contours={"image": self.encoding.masks_of_target(target)[:8]},
             title=f"reconstruction {report['reconstruction_psnr']:.1f} dB, Phase I Dice plain "
             f"{report['plain_dice']:.1f}, out of domain {report['stylised_dice']:.1f}",
@@ -130,13 +135,21 @@ class StyleFlowReport:
         generator = torch.Generator().manual_seed(0)
         own = self.bank.temperatures[level]
         result = {
-            f"nll_{name}_nats_a_dimension": float(losses[level, name]) / mean.shape[1] for name in ("mean", "spread")
+            f"nll_{name}_nats_a_dimension": float(loss) / self.bank.flow(level, name).channels
+            for (_, name), loss in losses.items()
         }
         for label, temperature in (("temperature_1", 1.0), (f"temperature_{own:g}", own)):
             means, stds = self.bank.sample(level, 1000, temperature=temperature, generator=generator)
             result[f"spread_of_means_{label}"] = _spread_ratio(means, mean)
             result[f"spread_of_stds_{label}"] = _spread_ratio(stds, std)
         return result
+
+
+def _in_unit_range(network: DualDecoderNet, images: Tensor, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the rows as they are, or where images are z-scored scaled by the range of each slice and channel."""
+    if not makes_z_scored_images(network):
+        return rows
+    return {name: scale_to_unit_range_of(images, row) for name, row in rows.items()}
 
 
 def _spread_ratio(sampled: Tensor, real: Tensor) -> float:
@@ -180,6 +193,7 @@ class StylePanels:
         for draw in range(2):
             styled = stylised_rows(self.stylizer, self.network, images, latent, self.seed + draw)
             rows.update({f"{name}, draw {draw + 1}": row for name, row in styled.items()})
+        rows = _in_unit_range(self.network, images, rows)
         order = sorted(rows, key=lambda name: ("out" in name, "in domain" in name))
         cases = [str(name) for name in engine.state.batch.get("case_id", ())]
         save_panel(

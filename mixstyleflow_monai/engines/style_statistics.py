@@ -23,6 +23,8 @@ from mixstyleflow_monai.data import TrainingLoader, epoch_seed
 from mixstyleflow_monai.engines.segmentation_trainer import denoising_input
 from mixstyleflow_monai.networks import DualDecoderNet, style_batch_norm
 from mixstyleflow_monai.styles import IMAGE_LEVEL, channel_statistics
+from mixstyleflow_monai.styles.images import makes_z_scored_images
+from mixstyleflow_monai.styles.level_mix import NO_IMAGE_LEVEL
 
 Statistics = dict[int, tuple[Tensor, Tensor]]
 """Level -> (means, standard deviations), (N, C) each."""
@@ -63,6 +65,8 @@ def gather_statistics(
     unknown = sorted(set(levels) - set(range(IMAGE_LEVEL + 1)))
     if unknown or not levels:
         raise ValueError(f"levels={list(levels)}: expected some of 0 (latent) to 4 (last block) and 5 (the image).")
+    if IMAGE_LEVEL in levels and makes_z_scored_images(network):
+        raise ValueError(f"levels={list(levels)}: {IMAGE_LEVEL} is the image itself, and {NO_IMAGE_LEVEL}")
     collected: dict[int, list[tuple[Tensor, Tensor]]] = {level: [] for level in levels}
     generator = torch.Generator(device=device)
     network.to(device)

@@ -1,4 +1,4 @@
-"""All style flows of a network: a density of means and one of spreads for every level."""
+"""All style flows of a network: for every level a density of means and one of spreads, or one of both."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mixstyleflow_monai.artifacts import save_tensors
 from mixstyleflow_monai.flows.act_norm import check_matrix
+from mixstyleflow_monai.flows.joint import join_statistics, split_statistics
 from mixstyleflow_monai.flows.style_flow import StyleFlow
 
 Spread = Literal["std", "var", "log_std"]
@@ -33,6 +34,10 @@ class StyleFlowBank(nn.Module):
     deviation, variance or log of the standard deviation; densities are those of what is modelled, so log-likelihoods
     of banks with another ``spread`` cannot be compared.
 
+    Two flows draw the mean of an image and its spread independently, although the two go together in images. With
+    ``joint_statistics`` a level has one flow of both, a vector of 2 C numbers. log p(mean) + log p(spread) of two flows
+    is the log-density of an image's style as is that of the joint flow, so the two can be compared.
+
     References:
         MixStyleFlow, MICCAI 2025, doi 10.1007/978-3-032-04947-6_36
     Deviation: the official code models variances and clamps means to >= 1e-8 (``spread="var", clamp_means=True``).
@@ -46,6 +51,7 @@ class StyleFlowBank(nn.Module):
         clip_to_envelope: clip samples to the range of the training data widened by the temperature.
         clamp_means: clamp sampled means to >= 1e-8.
         std_floor: smallest standard deviation, > 0, of samples and of what goes into a logarithm.
+        joint_statistics: one flow a level of means and spreads together, in place of two independent ones (ours).
         batch_norm: how the network's batch norm was set when the statistics were gathered, "batch" or "running"; the
             stylizer sets it likewise.
     Raises:
@@ -65,6 +71,7 @@ class StyleFlowBank(nn.Module):
         clip_to_envelope: bool = True,
         clamp_means: bool = False,
         std_floor: float = 1e-6,
+        joint_statistics: bool = False,
         batch_norm: str = "batch",
     ) -> None:
         super().__init__()
@@ -88,9 +95,14 @@ class StyleFlowBank(nn.Module):
             "log_scale_bound": log_scale_bound,
             "clamp": clamp,
         }
+        self.joint_statistics = joint_statistics
         self.mean_flows = nn.ModuleDict()
         self.spread_flows = nn.ModuleDict()
+        self.joint_flows = nn.ModuleDict()
         for level, size in self.channels.items():
+            if joint_statistics:
+                self.joint_flows[str(level)] = StyleFlow(2 * size, **self._flow_options)
+                continue
             for flows in (self.mean_flows, self.spread_flows):
                 flows[str(level)] = StyleFlow(size, **self._flow_options)
 
@@ -102,7 +114,7 @@ class StyleFlowBank(nn.Module):
     @property
     def is_initialized(self) -> bool:
         """Whether all flows have seen their training data."""
-        return all(flow.is_initialized for flow in (*self.mean_flows.values(), *self.spread_flows.values()))
+        return all(flow.is_initialized for flow in self.flows())
 
     @property
     def config(self) -> dict[str, Any]:
@@ -115,21 +127,34 @@ class StyleFlowBank(nn.Module):
             "clip_to_envelope": self.clip_to_envelope,
             "clamp_means": self.clamp_means,
             "std_floor": self.std_floor,
+            "joint_statistics": self.joint_statistics,
             "batch_norm": self.batch_norm,
         }
 
-    def flow(self, level: int | str, statistic: Literal["mean", "spread"]) -> StyleFlow:
+    @property
+    def statistic_names(self) -> tuple[str, ...]:
+        """What the flows of a level model: ("mean", "spread"), or ("joint",)."""
+        return ("joint",) if self.joint_statistics else ("mean", "spread")
+
+    def flow(self, level: int | str, statistic: str) -> StyleFlow:
         """Return the flow of one statistic of one level.
 
         Raises:
-            ValueError: no flow for this level.
+            ValueError: no flow for this level or this statistic.
         """
         level = _as_level(level, "level")
         if level not in self.channels:
             raise ValueError(f"Level {level} has no style flows, this bank has levels {list(self.levels)}.")
-        flow = (self.mean_flows if statistic == "mean" else self.spread_flows)[str(level)]
+        if statistic not in self.statistic_names:
+            raise ValueError(f"No flow of {statistic!r}, this bank has flows of {list(self.statistic_names)}.")
+        by_statistic = {"mean": self.mean_flows, "spread": self.spread_flows, "joint": self.joint_flows}
+        flow = by_statistic[statistic][str(level)]
         assert isinstance(flow, StyleFlow)  # for the type checker: ModuleDict holds any module
         return flow
+
+    def flows(self) -> list[StyleFlow]:
+        """Return all flows."""
+        return [self.flow(level, statistic) for level in self.levels for statistic in self.statistic_names]
 
     def initialize(self, statistics: Statistics) -> None:
         """Start all flows from the whole training set.
@@ -156,31 +181,35 @@ class StyleFlowBank(nn.Module):
                     f"{float(std.min()):.3g}. Expected (mean, std) of the same images, std >= 0."
                 )
         for level, (mean, std) in by_level.items():
-            self.flow(level, "mean").initialize(mean)
-            self.flow(level, "spread").initialize(self.to_spread(std))
+            for statistic, values in zip(self.statistic_names, self._modelled(mean, std), strict=True):
+                self.flow(level, statistic).initialize(values)
 
-    def log_prob(self, level: int | str, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log p(mean) and log p(spread) in nats, each (N, C) -> (N,).
+    def log_prob(self, level: int | str, mean: Tensor, std: Tensor) -> tuple[Tensor, ...]:
+        """Return log p(mean) and log p(spread), or with ``joint_statistics`` log p of both alone, in nats, each (N,).
 
-        The second is the density of the modelled spread (std, var or log std), not always that of ``std``.
+        The density is that of the modelled spread (std, var or log std), not always that of ``std``.
+
+        Args:
+            level: one of ``levels``.
+            mean: (N, C).
+            std: (N, C).
 
         Raises:
             ValueError: unknown level or wrong shape.
             RuntimeError: not initialised.
         """
-        spread = self.to_spread(std)
-        return self.flow(level, "mean").log_prob(mean), self.flow(level, "spread").log_prob(spread)
+        values = self._modelled(mean, std)
+        return tuple(self.flow(level, name).log_prob(x) for name, x in zip(self.statistic_names, values, strict=True))
 
     def negative_log_likelihood(self, statistics: Statistics) -> dict[tuple[int, str], Tensor]:
-        """Return the mean NLL of every flow, in nats an image: {(level, "mean" | "spread"): scalar}.
+        """Return the mean NLL of every flow, in nats an image: {(level, one of ``statistic_names``): scalar}.
 
         Their sum is the training loss (MixStyleFlow, MICCAI 2025). A subset of the levels is allowed.
         """
         losses: dict[tuple[int, str], Tensor] = {}
         for level, (mean, std) in _by_level(statistics, "statistics").items():
-            of_mean, of_spread = self.log_prob(level, mean, std)
-            losses[level, "mean"] = -of_mean.mean()
-            losses[level, "spread"] = -of_spread.mean()
+            for statistic, log_prob in zip(self.statistic_names, self.log_prob(level, mean, std), strict=True):
+                losses[level, statistic] = -log_prob.mean()
         return losses
 
     def forward(self, statistics: Statistics) -> dict[tuple[int, str], Tensor]:
@@ -209,14 +238,19 @@ class StyleFlowBank(nn.Module):
             ValueError: unknown level, ``n`` or ``temperature`` out of range.
             RuntimeError: not initialised.
         """
-        mean_flow, spread_flow = self.flow(level, "mean"), self.flow(level, "spread")
+        flows = [self.flow(level, statistic) for statistic in self.statistic_names]
         factor = self.temperatures[int(level)] if temperature is None else temperature
+        drawn = [
+            flow.sample(n, temperature=factor, generator=generator, clip_to_envelope=self.clip_to_envelope)
+            for flow in flows
+        ]
+        means, spreads = split_statistics(drawn[0]) if self.joint_statistics else drawn
+        return means.clamp_min(MEAN_FLOOR) if self.clamp_means else means, self.to_std(spreads)
 
-        def draw(flow: StyleFlow) -> Tensor:
-            return flow.sample(n, temperature=factor, generator=generator, clip_to_envelope=self.clip_to_envelope)
-
-        means, stds = draw(mean_flow), self.to_std(draw(spread_flow))
-        return means.clamp_min(MEAN_FLOOR) if self.clamp_means else means, stds
+    def _modelled(self, mean: Tensor, std: Tensor) -> tuple[Tensor, ...]:
+        """Return the vectors that the flows of a level model, in the order of ``statistic_names``."""
+        spread = self.to_spread(std)
+        return (join_statistics(mean, spread),) if self.joint_statistics else (mean, spread)
 
     def to_spread(self, std: Tensor) -> Tensor:
         """Turn standard deviations into what the flows model."""

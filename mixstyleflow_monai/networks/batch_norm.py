@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mixstyleflow_monai.processes import world_size
@@ -86,3 +86,53 @@ def running_batch_norm(network: nn.Module) -> Iterator[None]:
     finally:
         for norm, training in before:
             norm.training = training
+
+
+class SeparateAffine(nn.Module):
+    """A weight and a bias of its own for every batch norm of a network, used inside `attached` alone.
+
+    An auxiliary batch norm as in AdvProp: hard examples are scaled and shifted by their own parameters, and those of
+    the network, which is all that is deployed, by clean examples alone. They start as copies of the network's. They
+    are not part of the network, so that its weights are saved, averaged and exported as ever. AdvProp's auxiliary
+    running statistics are not kept, since nothing is ever normalised with them.
+
+    Args:
+        network: whose batch norms, where it computes; it is not part of this module.
+        enabled: False for a module without parameters whose `attached` does nothing.
+
+    References:
+        Xie et al., Adversarial Examples Improve Image Recognition, CVPR 2020
+
+    Raises:
+        ValueError: enabled in several processes, which average the gradients of the network alone.
+    """
+
+    def __init__(self, network: nn.Module, *, enabled: bool = True) -> None:
+        super().__init__()
+        if enabled and world_size() > 1:
+            raise ValueError(
+                f"hard_batch_norm='separate' in {world_size()} processes: works in one. Start one or use another."
+            )
+        self.enabled = enabled
+        norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.affine]
+        # A tuple hides them from nn.Module.
+        self._norms = (norms if enabled else [],)
+        self.weights = nn.ParameterList(nn.Parameter(norm.weight.detach().clone()) for norm in self._norms[0])
+        self.biases = nn.ParameterList(nn.Parameter(norm.bias.detach().clone()) for norm in self._norms[0])
+
+    @property
+    def checkpointed(self) -> dict[str, nn.Module]:
+        """What a checkpoint must hold; nothing when not enabled."""
+        return {"hard_affine": self} if self.enabled else {}
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Put these parameters in the place of the network's."""
+        own: list[dict[str, Tensor | None]] = [dict(norm._parameters) for norm in self._norms[0]]
+        try:
+            for norm, weight, bias in zip(self._norms[0], self.weights, self.biases, strict=True):
+                norm.weight, norm.bias = weight, bias
+            yield
+        finally:
+            for norm, parameters in zip(self._norms[0], own, strict=True):
+                norm._parameters.update(parameters)  # type: ignore[arg-type]

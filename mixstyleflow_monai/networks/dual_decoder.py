@@ -19,6 +19,9 @@ from mixstyleflow_monai.networks.blocks import (
     double_convolution,
     initialise_like_paper,
 )
+from mixstyleflow_monai.networks.semantic_normalization import SemanticNormalization
+
+NORMALIZATIONS = ("san_saw",)
 
 LevelHook = Callable[[int, Tensor], Tensor]
 """Called with (level, features) for levels 0 (latent) to 4 (last block) of the image decoder; returns the features
@@ -35,6 +38,8 @@ class DualDecoderNet(nn.Module):
         in_channels: image channels, 1 for MRI, 3 for colour photographs.
         out_channels: segmentation logits, one a region (sigmoid) or background plus K classes (softmax).
         image_activation: "sigmoid" for images in [0, 1]; "instance_norm" (parameter-free) for z-scored images.
+        normalization: None, or "san_saw" for a `SemanticNormalization` behind the first two down-sampling blocks.
+        classes: exclusive classes that it tells apart, background included; without it of no use.
 
     Shape:
         (B, in_channels, H, W) -> (B, out_channels, H, W), H and W multiples of 16.
@@ -46,13 +51,22 @@ class DualDecoderNet(nn.Module):
     level_channels = (128, 64, 32, 16, 16)
     """Channels of the image decoder's levels 0 to 4."""
 
-    def __init__(self, in_channels: int = 1, out_channels: int = 2, image_activation: str = "sigmoid") -> None:
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 2,
+        image_activation: str = "sigmoid",
+        normalization: str | None = None,
+        classes: int = 2,
+    ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
             if value < 1:
                 raise ValueError(f"{name}={value}: expected an integer of at least 1.")
         if image_activation not in ("sigmoid", "instance_norm"):
             raise ValueError(f"image_activation={image_activation!r}: expected 'sigmoid' or 'instance_norm'.")
+        if normalization is not None and normalization not in NORMALIZATIONS:
+            raise ValueError(f"normalization={normalization!r}: expected None or one of {NORMALIZATIONS}.")
         # Final attributes of the instance are the constants that TorchScript can see.
         self.downsampling: Final[int] = 16
         self.in_channels: Final[int] = in_channels
@@ -77,6 +91,12 @@ class DualDecoderNet(nn.Module):
         self.image_decoder = Decoder(self.level_channels, in_channels, learned_upsampling=True)
         self.image_activation = nn.Sigmoid() if image_activation == "sigmoid" else nn.InstanceNorm2d(in_channels)
         initialise_like_paper(self)
+        # After all else: with or without it, the other weights start the same.
+        self.normalization = (
+            None
+            if normalization is None
+            else nn.ModuleList(SemanticNormalization(channels, classes) for channels in (32, 64))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the segmentation logits, (B, out_channels, H, W)."""
@@ -85,7 +105,14 @@ class DualDecoderNet(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Return the image latent z_i, (B, 128, H/16, W/16), values >= 0."""
         self._check_input(x)
-        latent: Tensor = self.latent(self.down(self.stem(x)))
+        features = self.stem(x)
+        if self.normalization is None:
+            features = self.down(features)
+        else:
+            features = self.normalization[0](self.down[0](features))
+            features = self.normalization[1](self.down[1](features))
+            features = self.down[3](self.down[2](features))
+        latent: Tensor = self.latent(features)
         return latent
 
     def decode_segmentation(self, latent: Tensor) -> Tensor:

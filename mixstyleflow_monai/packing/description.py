@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.data import Task
 from mixstyleflow_monai.packing.weights import Weights
 
@@ -14,6 +15,17 @@ PERFORMANCE = ("<!-- performance -->", "<!-- end of performance -->")
 
 WITHOUT_WEIGHTS = "The bundle holds no data and no trained weights."
 """Sentence of a bundle's README that packing makes untrue."""
+
+PLACE = (
+    "Commands are given for the folder that holds `bundles/`; they work from any other as well, with the paths to "
+    "match."
+)
+"""Sentence of a bundle's README that packing makes untrue: its folder is alone then."""
+
+PACKED_PLACE = (
+    "Commands are given for this bundle's folder, the one that holds `configs/`; they work from any other as well, "
+    "with the\npaths to match. `make` and `python -m mixstyleflow_monai` need the repository."
+)
 
 
 def describe_metadata(metadata: Mapping[str, Any], weights: Weights) -> dict[str, Any]:
@@ -113,18 +125,27 @@ def _spread(values: Mapping[str, float | None], digits: int) -> str:
     return f"{mean:.{digits}f}" if sd is None else f"{mean:.{digits}f} ± {sd:.{digits}f}"
 
 
-def describe_readme(text: str, weights: Weights) -> str:
-    """Return a bundle's README with the performance of its weights.
+def describe_readme(text: str, weights: Weights, bundle: str) -> str:
+    """Return a bundle's README with the performance of its weights and the paths of its files in its own folder.
+
+    Args:
+        text: of the README in the repository.
+        weights: packed weights.
+        bundle: name of the bundle's folder.
 
     Raises:
-        ValueError: the README has no place for it.
+        ValueError: the README has no place for the performance.
     """
     start, end = PERFORMANCE
     if start not in text or end not in text:
         raise ValueError(f"docs/README.md: no lines {start} and {end} around the performance. Put them back.")
     before, _, rest = text.partition(start)
     filled = f"{before}{start}\n{performance_section(weights)}\n{end}{rest.partition(end)[2]}"
-    return filled.replace(WITHOUT_WEIGHTS, "The bundle holds trained weights and no data.")
+    filled = filled.replace(WITHOUT_WEIGHTS, "The bundle holds trained weights and no data.")
+    filled = filled.replace(PLACE, PACKED_PLACE)
+    for name in PHASE_BUNDLES.values():
+        filled = filled.replace(f"bundles/{name}/", "" if name == bundle else f"../{name}/")
+    return filled
 
 
 def data_licence(weights: Weights, licence: str | None) -> str:

@@ -140,7 +140,8 @@ def _stage(source: Path, root: Path, metadata: dict[str, Any], weights: Weights,
     vendor_configs(root / "configs", of_these_weights)
     write_json(root / "configs" / "metadata.json", describe_metadata(metadata, weights))
     readme = root / "docs" / "README.md"
-    readme.write_text(describe_readme(readme.read_text(encoding="utf-8"), weights), encoding="utf-8")
+    text = describe_readme(readme.read_text(encoding="utf-8"), weights, source.name)
+    readme.write_text(text, encoding="utf-8")
     (root / "docs" / "data_license.txt").write_text(data_licence(weights, licence), encoding="utf-8")
 
 

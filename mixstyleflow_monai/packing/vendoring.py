@@ -22,8 +22,8 @@ from mixstyleflow_monai.bundle_paths import PACKAGE
 IMPORT = re.compile(r"\$import (mixstyleflow_monai(?:\.\w+)*)(?: as (\w+))?")
 HELPERS = ("$import sys", "$import inspect", "$import pathlib", "$import pkgutil")
 ERRORS = "mixstyleflow_monai.bundle_errors"
-# Bundles of the wheel, and commands, which work on the three bundles together and need data_prep.
-NOT_VENDORED = {"bundles", "benchmark", "cli.py", "__main__.py", "packing", "pipeline.py"}
+# Bundles of the wheel, and commands, which work on the three bundles together.
+NOT_VENDORED = {"bundles", "benchmark", "cli.py", "__main__.py", "packing", "options.py", "pipeline.py"}
 
 # Where the bundle is, the surest first: around the file that MONAI is reading, as its functions on the call stack know
 # it; on the search path, where the Model Zoo's checks and MONAI Label put it; the working directory.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -48,10 +48,11 @@ class FlowStyleMix(LevelStyleMix):
 
     Per level, with a chance of ``probability``, mu' = (1 - w) mu + w mu*, sigma' likewise (Eq. 7), where (mu*, sigma*)
     come from the level's flows at its temperature and w ~ Beta(alpha, alpha). Identity in eval mode, at probability 0
-    and for a batch in which no level is active (with ``output="detail"``).
+    and for a batch in which no level is active (but for ``output="decoded"``).
 
     Args:
         bank: fitted flows, frozen here; it is not part of this module's state.
+        levels: levels to restyle, of those that the bank has; None takes all of them.
         temperatures: scale of the base noise by level; None takes the bank's.
         **settings: of `LevelStyleMix`. The paper has a style an image and "decoded" images, the official code one
             style a batch.
@@ -64,9 +65,20 @@ class FlowStyleMix(LevelStyleMix):
     """
 
     def __init__(
-        self, bank: StyleBank, *, temperatures: Mapping[int | str, float] | None = None, **settings: Any
+        self,
+        bank: StyleBank,
+        *,
+        levels: Sequence[int] | None = None,
+        temperatures: Mapping[int | str, float] | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        wanted = tuple(bank.levels if levels is None else levels)
+        if not wanted or len(set(wanted)) != len(wanted) or not set(wanted) <= set(bank.levels):
+            raise ValueError(
+                f"style_levels={list(wanted)}: expected some of {sorted(bank.levels)}, the levels that the flow bank "
+                "has, each once. Give these, or train phase 2 with the others among its levels."
+            )
         chosen = {int(level): float(t) for level, t in (temperatures or {}).items()}
         unknown = sorted(set(chosen) - set(bank.levels))
         if unknown or not all(math.isfinite(t) and t > 0 for t in chosen.values()):
@@ -77,6 +89,7 @@ class FlowStyleMix(LevelStyleMix):
         # A tuple hides the bank from nn.Module: flows must not be trained, moved to train mode or exported with us.
         bank.eval().requires_grad_(False)
         self._bank = (bank,)
+        self.levels = tuple(sorted(wanted))
         self.batch_norm = getattr(bank, "batch_norm", "batch")
         self.temperatures = chosen
 
@@ -104,7 +117,7 @@ class FlowStyleMix(LevelStyleMix):
         """
         chance = self.probability if probability is None else check_probability(probability)
         levels: dict[int, LevelStyle] = {}
-        for level in sorted(self.bank.levels):
+        for level in self.levels:
             if not self._is_active(chance):
                 continue
             styles = batch_size if self.style_per == "image" else 1
@@ -117,4 +130,5 @@ class FlowStyleMix(LevelStyleMix):
 
     def extra_repr(self) -> str:
         """Show the settings."""
-        return f"{super().extra_repr()}, temperatures={self.temperatures or 'of the bank'}"
+        levels = "" if self.levels == tuple(sorted(self.bank.levels)) else f"levels={list(self.levels)}, "
+        return f"{levels}{super().extra_repr()}, temperatures={self.temperatures or 'of the bank'}"

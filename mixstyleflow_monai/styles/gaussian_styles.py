@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mixstyleflow_monai.flows.style_flow_bank import DEFAULT_TEMPERATURES
+from mixstyleflow_monai.styles.level_mix import IMAGE_LEVEL
 from mixstyleflow_monai.styles.sampling import check_positive
+
+IMAGE_TEMPERATURE = 2.5
 
 
 class GaussianStyleBank(nn.Module):
@@ -35,7 +38,7 @@ class GaussianStyleBank(nn.Module):
         std_floor: float = 1e-6,
     ) -> None:
         super().__init__()
-        given = {int(level): float(t) for level, t in (temperatures or DEFAULT_TEMPERATURES).items()}
+        given = {int(level): float(t) for level, t in (temperatures or _default()).items()}
         self.levels = tuple(sorted(statistics))
         missing = [level for level in self.levels if level not in given]
         if not self.levels or missing:
@@ -73,3 +76,8 @@ class GaussianStyleBank(nn.Module):
             return location + factor * scale * noise.to(location)
 
         return draw("mean"), draw("std").clamp_min(self.std_floor)
+
+
+def _default() -> dict[int, float]:
+    """Return the flows' temperatures, with the one that phase 2's overlay gives to the image."""
+    return {**DEFAULT_TEMPERATURES, IMAGE_LEVEL: IMAGE_TEMPERATURE}

@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from mixstyleflow_monai.networks import DualDecoderNet, style_batch_norm
-from mixstyleflow_monai.styles.images import scale_to_unit_range
+from mixstyleflow_monai.styles.images import as_images_of, low_pass, makes_z_scored_images, scale_to_unit_range
 from mixstyleflow_monai.styles.sampling import check_positive, check_probability, draw_beta
 from mixstyleflow_monai.styles.statistics import mix_statistics
 
 IMAGE_LEVEL = 5
 """The image itself, after the levels 0 to 4 of the image decoder."""
+
+NO_IMAGE_LEVEL = "z-scored images all have the same statistics, so there is no style in them. Leave this level out."
+"""Why `IMAGE_LEVEL` does not go with z-scored images."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,12 @@ class LevelStyleMix(nn.Module):
             image.
         weight_law: "beta", or "uniform" for U(0, 1).
         output: "detail" adds the decoder's lost detail back, x + decode(styled) - decode(plain), clipped to [0, 1];
-            "decoded" is the decoded image scaled to [0, 1] an image and channel.
+            "low_frequency" adds the slow part of that change alone, x + blur(decode(styled) - decode(plain)), clipped
+            likewise, so that fine structure stays the image's own (ours); "decoded" is the decoded image scaled to
+            [0, 1] an image and channel.
+        blur_sigma: standard deviation of the Gaussian blur of "low_frequency" in pixels of the network's input, > 0.
+            With 4, patterns of up to 8 pixels a period, which three of the decoder's four upsamplings can leave as
+            checkerboards, keep less than 1 %, and those of 64 pixels, regions and illumination, more than 90 %.
         seed: seed of the module's own generator; global random state is neither read nor changed.
 
     Raises:
@@ -82,6 +90,7 @@ class LevelStyleMix(nn.Module):
         weight_per: str = "image",
         weight_law: str = "beta",
         output: str = "detail",
+        blur_sigma: float = 4.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -89,7 +98,7 @@ class LevelStyleMix(nn.Module):
             "style_per": (style_per, ("image", "batch")),
             "weight_per": (weight_per, ("image", "channel")),
             "weight_law": (weight_law, ("beta", "uniform")),
-            "output": (output, ("detail", "decoded")),
+            "output": (output, ("detail", "low_frequency", "decoded")),
         }
         for name, (value, choices) in allowed.items():
             if value not in choices:
@@ -100,6 +109,7 @@ class LevelStyleMix(nn.Module):
         self.weight_per = weight_per
         self.weight_law = weight_law
         self.output = output
+        self.blur_sigma = check_positive("blur_sigma", blur_sigma)
         self.generator = torch.Generator().manual_seed(seed)
 
     def reseed(self, seed: int) -> None:
@@ -121,13 +131,17 @@ class LevelStyleMix(nn.Module):
     def stylize(self, network: DualDecoderNet, images: Tensor, latent: Tensor, style: DrawnStyle) -> Tensor:
         """Return the hard examples (B, c, H, W) in [0, 1] of ``images`` for a drawn style. No randomness.
 
-        A style of `IMAGE_LEVEL` moves the channel statistics of the finished image.
+        A style of `IMAGE_LEVEL` moves the channel statistics of the finished image. A network of z-scored images gets
+        hard examples that are z-scored once more, in place of clipping and scaling to [0, 1].
 
         Args:
             network: its image decoder decodes; its batch norms keep their buffers.
             images: (B, c, H, W) in [0, 1].
             latent: z_i of the images, (B, 128, H/16, W/16), by batch statistics; encoded anew for running ones.
             style: what `draw` returned.
+
+        Raises:
+            ValueError: a style of `IMAGE_LEVEL` for a network of z-scored images, whose statistics are all the same.
         """
 
         def hook(level: int, features: Tensor) -> Tensor:
@@ -139,17 +153,24 @@ class LevelStyleMix(nn.Module):
         of_image = style.levels.get(IMAGE_LEVEL)
         if of_image is not None:
             inner = DrawnStyle({level: part for level, part in style.levels.items() if level != IMAGE_LEVEL})
+            if makes_z_scored_images(network):
+                raise ValueError(f"level {IMAGE_LEVEL}: {NO_IMAGE_LEVEL}")
             hard = self.stylize(network, images, latent, inner)
             return mix_statistics(hard, of_image.mean, of_image.std, of_image.weight).clamp(0.0, 1.0)
-        if self.output == "detail" and not style.levels:
+        if self.output != "decoded" and not style.levels:
             return images
         with torch.no_grad(), style_batch_norm(network, self.batch_norm):
             latent = latent.detach() if self.batch_norm == "batch" else network.encode(images)
             styled = network.decode_image(latent, hook)
-            if self.output == "detail":
-                plain = network.decode_image(latent)
-                return (images + styled - plain).clamp(0.0, 1.0).to(images.dtype)
-        return scale_to_unit_range(styled).to(images.dtype)
+            if self.output == "decoded":
+                hard = styled if makes_z_scored_images(network) else scale_to_unit_range(styled)
+                return hard.to(images.dtype)
+            plain = network.decode_image(latent)
+            if self.output == "low_frequency":
+                hard = images + low_pass(styled - plain, self.blur_sigma)
+            else:
+                hard = images + styled - plain
+            return as_images_of(network, hard).to(images.dtype)
 
     def forward(self, network: DualDecoderNet, images: Tensor, latent: Tensor) -> Tensor:
         """Draw and apply; the images themselves in eval mode or at probability 0."""
@@ -159,9 +180,10 @@ class LevelStyleMix(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the settings."""
+        blur = f", blur_sigma={self.blur_sigma}" if self.output == "low_frequency" else ""
         return (
             f"probability={self.probability}, alpha={self.alpha}, style_per={self.style_per!r}, "
-            f"weight_per={self.weight_per!r}, weight_law={self.weight_law!r}, output={self.output!r}"
+            f"weight_per={self.weight_per!r}, weight_law={self.weight_law!r}, output={self.output!r}{blur}"
         )
 
     def _is_active(self, probability: float) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
-from mixstyleflow_monai.styles.level_mix import DrawnStyle, LevelStyle, LevelStyleMix
+from mixstyleflow_monai.networks import STYLE_BATCH_NORMS, DualDecoderNet, style_batch_norm
+from mixstyleflow_monai.styles.level_mix import IMAGE_LEVEL, DrawnStyle, LevelStyle, LevelStyleMix
 from mixstyleflow_monai.styles.sampling import check_probability
 from mixstyleflow_monai.styles.statistics import channel_statistics
 
@@ -34,11 +34,15 @@ class PermutedStyleMix(LevelStyleMix):
     """`FlowStyleMix` without flows: an image's new statistics are those of another image of the batch.
 
     Everything else is as with flows, level by level: mu' = (1 - w) mu + w mu_p, sigma' likewise (Eq. 7 of the paper).
-    What flow styles gain over this is what the flows add. The statistics are those of the plainly decoded batch, of
-    which flows are a density. Identity in eval mode, at probability 0 and, up to rounding, for a batch of one.
+    What flow styles gain over this is what the flows add, given the levels and the batch norm of the flows. The
+    statistics are those of the plainly decoded batch and, at `IMAGE_LEVEL`, of its images, of which flows are a
+    density. Identity in eval mode, at probability 0 and, up to rounding, for a batch of one.
 
     Args:
-        levels: levels of the image decoder, 0 to 4.
+        levels: levels of the image decoder, 0 to 4, and `IMAGE_LEVEL`.
+        batch_norm: how batch norm is set while styles are read and replaced, "batch" or "running"; flows know that of
+            their statistics.
+        image_channels: of the images, for weights a channel at `IMAGE_LEVEL`.
         **settings: of `LevelStyleMix`.
 
     References:
@@ -49,12 +53,23 @@ class PermutedStyleMix(LevelStyleMix):
         ValueError: a setting out of its range.
     """
 
-    def __init__(self, levels: Sequence[int] = (2, 3, 4), **settings: Any) -> None:
+    def __init__(
+        self,
+        levels: Sequence[int] = (2, 3, 4),
+        *,
+        batch_norm: str = "batch",
+        image_channels: int = 1,
+        **settings: Any,
+    ) -> None:
         super().__init__(**settings)
-        known = range(len(DualDecoderNet.level_channels))
+        known = range(IMAGE_LEVEL + 1)
         if not levels or len(set(levels)) != len(levels) or not set(levels) <= set(known):
             raise ValueError(f"levels={list(levels)}: expected some of {list(known)}, each once.")
+        if batch_norm not in STYLE_BATCH_NORMS:
+            raise ValueError(f"style_batch_norm={batch_norm!r}: expected one of {STYLE_BATCH_NORMS}.")
         self.levels = tuple(sorted(levels))
+        self.batch_norm = batch_norm
+        self.level_channels = (*DualDecoderNet.level_channels, image_channels)
 
     def draw(self, batch_size: int, *, probability: float | None = None) -> DrawnPermutations:
         """Draw whose style each image takes; one image's for the whole batch with ``style_per="batch"``."""
@@ -66,7 +81,7 @@ class PermutedStyleMix(LevelStyleMix):
             permutation = torch.randperm(batch_size, generator=self.generator)
             if self.style_per == "batch":
                 permutation = permutation[:1].expand(batch_size)
-            weight = self._draw_weight(batch_size, DualDecoderNet.level_channels[level])
+            weight = self._draw_weight(batch_size, self.level_channels[level])
             levels[level] = LevelPermutation(permutation, weight)
         return DrawnPermutations(levels)
 
@@ -75,16 +90,19 @@ class PermutedStyleMix(LevelStyleMix):
     ) -> Tensor:
         """Return the hard examples of ``images`` for what was drawn, see `LevelStyleMix.stylize`. No randomness."""
         if isinstance(style, DrawnPermutations):
-            style = self.styles_of(network, latent, style)
+            style = self.styles_of(network, images, latent, style)
         return super().stylize(network, images, latent, style)
 
     @torch.no_grad()
-    def styles_of(self, network: DualDecoderNet, latent: Tensor, drawn: DrawnPermutations) -> DrawnStyle:
+    def styles_of(
+        self, network: DualDecoderNet, images: Tensor, latent: Tensor, drawn: DrawnPermutations
+    ) -> DrawnStyle:
         """Return the styles that a batch's permutations stand for."""
-        if not drawn.levels:
-            return DrawnStyle({})
-        with untracked_batch_norm(network):
-            features = network.image_levels(latent.detach())
+        features = {IMAGE_LEVEL: images}
+        if set(drawn.levels) - {IMAGE_LEVEL}:
+            with style_batch_norm(network, self.batch_norm):
+                latent = latent.detach() if self.batch_norm == "batch" else network.encode(images)
+                features = {**network.image_levels(latent), **features}
         levels: dict[int, LevelStyle] = {}
         for level, chosen in drawn.levels.items():
             mean, std = channel_statistics(features[level])
@@ -94,4 +112,4 @@ class PermutedStyleMix(LevelStyleMix):
 
     def extra_repr(self) -> str:
         """Show the settings."""
-        return f"levels={list(self.levels)}, {super().extra_repr()}"
+        return f"levels={list(self.levels)}, batch_norm={self.batch_norm!r}, {super().extra_repr()}"

@@ -86,6 +86,70 @@ def test_cells_of_another_folder_are_reused(dataset: Path, tmp_path: Path, comma
     pd.testing.assert_frame_equal(first, second)
 
 
+DAMAGED = [
+    (b"", r"damaged, not {what} \(0 bytes; Expecting value"),
+    (b'{"hash": "ab', r"damaged, not {what} \(12 bytes; Unterminated string"),
+    (b"\xff\xfe\x00", r"damaged, not {what} \(3 bytes; "),
+    (b"[1, 2]", r"found \[1, 2\], expected {what}, a JSON object"),
+]
+
+
+@pytest.mark.parametrize("place", ["cells", "reuse"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        *DAMAGED,
+        (b'{"hash": "x", "roles": {"site_a": "source"}}', r"not {what} \(top level: key 'dice' is missing"),
+        (b'{"hash": "x", "roles": {"a": "source"}, "dice": {"a": {"r": {"c": null}}}}', r"\(dice\.a\.r\.c: found None"),
+        (b'{"hash": "x", "roles": {"a": "source"}, "dice": {"b": {"r": {"c": 1}}}}', r"\(dice: no role of 'b'\)"),
+        (b'{"hash": "x", "roles": {"a": "source"}, "dice": {"a": {"r": {"c": 1}}}}', r"its hash is not that of"),
+    ],
+)
+def test_damaged_record_of_a_cell_is_told_with_its_remedy(
+    place: str, content: bytes, message: str, dataset: Path, tmp_path: Path, commands: list[list[str]]
+) -> None:
+    options: dict[str, Any] = {**SMALL, "methods": "no_stylizer", "seeds": 0}
+    assert benchmark(str(dataset), str(tmp_path / "out"), **options) == 0
+    (record,) = (tmp_path / "out" / "cells").glob("*no_stylizer*.json")
+    record.write_bytes(content)
+    output = tmp_path / "out"
+    if place == "reuse":
+        output = tmp_path / "new"
+        options["reuse"] = str(record.parent)
+    del commands[:]
+    message = message.replace("{what}", "a record of a cell")
+    with pytest.raises(ValueError, match=rf"{record.name}: .*{message}.*Remove it to have the cell run again"):
+        benchmark(str(dataset), str(output), **options)
+    assert commands == []
+
+
+@pytest.mark.parametrize(("content", "message"), DAMAGED)
+def test_damaged_request_is_told_with_its_remedy(
+    content: bytes, message: str, dataset: Path, tmp_path: Path, commands: list[list[str]]
+) -> None:
+    options: dict[str, Any] = {**SMALL, "methods": "no_stylizer", "seeds": 0}
+    assert benchmark(str(dataset), str(tmp_path / "out"), **options) == 0
+    for record in (tmp_path / "out" / "cells").glob("*.json"):
+        record.unlink()
+    path = tmp_path / "out" / "site_a" / "seed0" / "no_stylizer" / "request.json"
+    path.write_bytes(content)
+    del commands[:]
+    message = message.replace("{what}", "the settings of a training")
+    with pytest.raises(ValueError, match=rf"no_stylizer.request\.json: .*{message}.*remove that folder to train it"):
+        benchmark(str(dataset), str(tmp_path / "out"), **options)
+    assert commands == []
+
+
+def test_damaged_evaluation_is_made_again(dataset: Path, tmp_path: Path, commands: list[list[str]]) -> None:
+    options: dict[str, Any] = {**SMALL, "methods": "no_stylizer", "seeds": 0}
+    assert benchmark(str(dataset), str(tmp_path / "out"), **options) == 0
+    (record,) = (tmp_path / "out" / "cells").glob("*no_stylizer*.json")
+    record.unlink()
+    (tmp_path / "out" / "site_a" / "seed0" / "no_stylizer" / "evaluation.json").write_bytes(b"{")
+    assert benchmark(str(dataset), str(tmp_path / "out"), **options) == 0
+    assert record.is_file()
+
+
 def test_other_sources_and_shares_get_data_sets_of_their_own(
     dataset: Path, tmp_path: Path, commands: list[list[str]]
 ) -> None:
@@ -128,7 +192,11 @@ def test_dry_run_trains_nothing_and_counts_steps(
         ({"tracking": "wandb"}, r"--tracking 'wandb'"),
         ({"seed": 5}, r"--seed: is decided by the benchmark and cannot be given; did you mean 'seeds'"),
         ({"phase3:resume": False}, r"--resume: is decided by the benchmark"),
-        ({"no_such_option": 1}, r"--no_such_option: no such option"),
+        ({"reuse": "nowhere/cells"}, r"--reuse nowhere/cells: no such folder\. Give the cells/ folder"),
+        ({"image_size": [40, 40]}, r"image_size=\[40, 40\]: expected two multiples of 16 .* Use \[48, 48\]"),
+        ({"phase3:style_per": "volume"}, r"style_per='volume'"),
+        ({"job": 1}, r"--job: no such option; did you mean 'jobs'"),
+        ({"no_such_option": 1}, r"--no_such_option: no such option\. Options are those of `benchmark --help`"),
         ({"seconds_per_step": -1.0, "dry_run": True}, r"--seconds_per_step -1.0"),
     ],
 )
@@ -138,6 +206,28 @@ def test_mistakes_are_told_before_anything_is_trained(
     with pytest.raises(ValueError, match=message):
         benchmark(str(dataset), str(tmp_path / "out"), **{**SMALL, **options})
     assert commands == []
+
+
+def test_control_of_another_batch_norm_than_the_flows_is_refused(dataset: Path, tmp_path: Path) -> None:
+    settings = {**SMALL, "dry_run": True, "phase2:style_batch_norm": "running"}
+    message = (
+        r"permuted_styles: .* style_batch_norm is 'batch' and that of the flows 'running'\. Give --style_batch_norm"
+    )
+    with pytest.raises(ValueError, match=message):
+        benchmark(str(dataset), str(tmp_path / "out"), **settings, methods="mixstyleflow,permuted_styles")
+    assert benchmark(str(dataset), str(tmp_path / "out"), **settings, methods="permuted_styles") == 0
+
+
+def test_levels_without_flows_are_refused_before_anything_is_trained(dataset: Path, tmp_path: Path) -> None:
+    settings = {**SMALL, "dry_run": True, "style_levels": [2, 5]}
+    with pytest.raises(ValueError, match=r"style_levels=\[2, 5\]: phase 2 is to fit flows of the levels \[2, 3, 4\]"):
+        benchmark(str(dataset), str(tmp_path / "out"), **settings, methods="permuted_styles,mixstyleflow")
+    assert benchmark(str(dataset), str(tmp_path / "out"), **settings, methods="permuted_styles") == 0
+
+
+def test_control_follows_the_settings_that_are_given_for_all_phases(dataset: Path, tmp_path: Path) -> None:
+    settings = {**SMALL, "dry_run": True, "overlay": "image_styles", "style_batch_norm": "running"}
+    assert benchmark(str(dataset), str(tmp_path / "out"), **settings, methods="mixstyleflow,permuted_styles") == 0
 
 
 @pytest.mark.slow

@@ -18,7 +18,13 @@ from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / PHASE_BUNDLES[3]
 METHODS = sorted(path.stem for path in (BUNDLE / "configs" / "methods").glob("*.json"))
 # What a method may change: its hard examples and their losses, never how long or on what is trained.
-OWN_OPTIONS = {"probability", "views", "hard_segmentation_weight", "consistency_weight"}
+OWN_OPTIONS = {"probability", "views", "hard_segmentation_weight", "consistency_weight"} | {
+    "style_levels",
+    "stylized_output",
+    "weight_law",
+}
+SETTINGS_OF_THE_DEFAULT = {"flow_and_image_styles", "paper_styles"}
+"""Overlays with the default's stylizer."""
 
 
 def overlay(method: str) -> dict[str, Any]:
@@ -32,7 +38,11 @@ def overlay(method: str) -> dict[str, Any]:
 def test_method_trains_evaluates_and_segments(
     method: str, chain: Any, train_phase: Callable[..., Path], run_bundle: Callable[..., None]
 ) -> None:
-    folder = train_phase(3, chain, (f"methods/{method}",))
+    # The image's own styles are not among those that phase 2 fits by default.
+    of_image = (
+        {"phase2_dir": str(train_phase(2, chain, ("image_styles",)))} if method == "flow_and_image_styles" else {}
+    )
+    folder = train_phase(3, chain, (f"methods/{method}",), **of_image)
     manifest = read_manifest(folder / "models" / "model.pt")
     assert manifest["method"] == method
     options = {name: value for name, value in overlay(method).items() if name in OWN_OPTIONS}
@@ -79,11 +89,47 @@ def test_training_is_not_resumed_with_other_settings_of_its_stylizer(
 def test_overlay_changes_nothing_but_hard_examples(method: str) -> None:
     content = overlay(method)
     assert content["method"] == method
-    assert set(content) <= {"method", "made_from", "stylizer", "perturbation"} | OWN_OPTIONS
+    own = {"method", "made_from", "stylizer", "perturbation", "normalization", "hard_pass"}
+    assert set(content) <= own | OWN_OPTIONS
+    assert ("normalization" in content) == ("hard_pass" in content) == (method == "san_saw")
+    if method in SETTINGS_OF_THE_DEFAULT:
+        assert set(content) <= {"method"} | OWN_OPTIONS
+        return
     # Without flows nothing may be asked of phase 2, and with them the manifest must name them.
     text = json.dumps({name: value for name, value in content.items() if name != "made_from"})
     assert ("style_flows" in content["made_from"]) == ("load_style_flows" in text)
     assert content["made_from"]["initial_network"] == "@phase1_model"
+
+
+def test_control_without_flows_has_every_setting_of_the_flows() -> None:
+    """What differs between the two is where a style comes from, by default and with every overlay of phase 2."""
+    configs = {phase: BUNDLE.parent / PHASE_BUNDLES[phase] / "configs" for phase in (2, 3)}
+    train = {phase: json.loads((folder / "train.json").read_text()) for phase, folder in configs.items()}
+    chains = [overlay(f"{kind}_styles_and_big_aug")["stylizer"]["stylizers"] for kind in ("flow", "permuted")]
+    assert chains[0][1:] == chains[1][1:]
+    pairs = [(train[3]["stylizer"], overlay("permuted_styles")["stylizer"]), (chains[0][0], chains[1][0])]
+    recipe, of_recipe = overlay("flow_and_image_styles"), overlay("permuted_flow_and_image_styles")
+    assert of_recipe == {**overlay("permuted_styles"), **recipe, "method": "permuted_flow_and_image_styles"}
+    for flows, control in pairs:
+        assert {k: v for k, v in control.items() if k not in ("batch_norm", "image_channels")} == {
+            **{k: v for k, v in flows.items() if k not in ("_disabled_", "bank", "temperatures")},
+            "_target_": "mixstyleflow_monai.styles.PermutedStyleMix",
+        }
+        assert (control["levels"], control["batch_norm"]) == ("@style_levels", "@style_batch_norm")
+    for path in [configs[2] / "train.json", *configs[2].rglob("*.json")]:
+        beside = configs[3] / path.relative_to(configs[2])
+        of_flows = {**train[2], **json.loads(path.read_text())}
+        of_control = {**train[3], **(json.loads(beside.read_text()) if beside.is_file() else {})}
+        assert of_control["style_levels"] == of_flows["levels"], path
+        assert of_control["style_batch_norm"] == of_flows["style_batch_norm"], path
+
+
+def test_control_without_flows_is_trained_with_the_levels_and_batch_norm_that_are_asked(
+    chain: Any, train_phase: Callable[..., Path]
+) -> None:
+    folder = train_phase(3, chain, ("image_styles", "methods/permuted_styles"), style_batch_norm="running")
+    settings = read_manifest(folder / "models" / "model.pt")["settings"]["stylizer_settings"]
+    assert "levels=[2, 3, 4, 5], batch_norm='running'," in settings
 
 
 def test_readme_lists_every_method() -> None:

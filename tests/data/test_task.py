@@ -50,6 +50,16 @@ def test_volumes_are_clipped_and_resampled_and_images_are_not() -> None:
     assert Task.from_dataset(description(2), [96, 96], percentiles=[1, 99]).percentiles == (1.0, 99.0)
 
 
+def test_z_score_comes_with_the_network_that_rebuilds_it() -> None:
+    volume, image = (Task.from_dataset(description(dims), [96, 96], intensity="z_score") for dims in (3, 2))
+    assert volume.percentiles == (2.0, 98.0)
+    assert image.percentiles is None
+    assert volume.image_activation == image.image_activation == "instance_norm"
+    assert Task(**json.loads(json.dumps(image.to_json()))) == image
+    with pytest.raises(ValueError, match="image_activation='sigmoid' with intensity='z_score'"):
+        Task.from_dataset(description(2), [96, 96], intensity="z_score", image_activation="sigmoid")
+
+
 @pytest.mark.parametrize(("activation", "channels"), [("sigmoid", 2), ("softmax", 3)])
 def test_network_settings_build_the_network(activation: str, channels: int) -> None:
     task = Task(**FACTS, activation=activation)

@@ -114,7 +114,7 @@ def test_a_rerun_replaces_its_files_and_an_error_leaves_them(tmp_path: Path) -> 
     (out / "notes.txt").write_text("mine")
     preview_dataset(dataset, out)
     first = (out / "cases_home.png").read_bytes()
-    image = dataset / "images" / "1.png"
+    image = dataset / "c1.png"
     stored = image.read_bytes()
     image.write_bytes(stored[: len(stored) // 2])
     with pytest.raises(ValueError, match=r"case 'c1': .*1\.png .* cannot be shown .*data_prep check"):
@@ -131,7 +131,7 @@ def test_a_rerun_replaces_its_files_and_an_error_leaves_them(tmp_path: Path) -> 
 def test_what_headers_tell_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "data")
     for number in (0, 6):
-        Image.new("L", (31, 32)).save(dataset / "labels" / f"{number}.png")
+        Image.new("L", (31, 32)).save(dataset / f"c{number}_label.png")
     with pytest.raises(ValueError, match=r"2 problems\n  case c0,.*32 x 32 pixels, its label 31 x 32.*\n  case c6,"):
         preview_dataset(dataset, tmp_path / "out")
     assert not (tmp_path / "out").exists()

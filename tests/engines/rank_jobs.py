@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -14,9 +17,19 @@ from monai.engines.utils import IterationEvents
 from monai.transforms import Compose
 from torch import Tensor, nn
 
+from mixstyleflow_monai.artifacts import read_manifest, write_manifest
 from mixstyleflow_monai.data import EpochOrder, ProcessSampler, SliceDataset, TrainingLoader, augmentation
-from mixstyleflow_monai.engines import DualDecoderTrainer, EpochSeeding, HardPass, StyleFlowTrainer, end_processes
+from mixstyleflow_monai.engines import (
+    DualDecoderTrainer,
+    EpochSeeding,
+    HardPass,
+    StyleFlowTrainer,
+    end_processes,
+    fine_tuning,
+    save_state_dict,
+)
 from mixstyleflow_monai.engines.distributed import average_buffers, average_gradients, begin_together
+from mixstyleflow_monai.engines.lineage import copy_network
 from mixstyleflow_monai.losses import SegmentationLoss
 from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
 from mixstyleflow_monai.processes import alone, gather_objects, rank, sum_over_processes, world_size
@@ -214,6 +227,33 @@ def flows() -> str:
     return ""
 
 
+def kept_network() -> dict[str, Any]:
+    """The network before a fine-tuning, and one that is not there."""
+    folder = Path(gather_objects(tempfile.mkdtemp() if rank() == 0 else "")[0])
+    if rank() == 0:
+        save_state_dict(make_network(), folder / "model.pt")
+        write_manifest(folder / "model.pt", "segmentation_network")
+    gather_objects("written")
+    copies = 0
+
+    def counted(*paths: Any) -> str:
+        nonlocal copies
+        copies += 1
+        return copy_network(*paths)
+
+    with mock.patch.object(fine_tuning, "copy_network", counted):
+        kept = fine_tuning.keep_previous(folder / "model.pt")
+        there = read_manifest(kept)["kind"]
+        try:
+            fine_tuning.keep_previous(folder / "nowhere.pt")
+        except FileNotFoundError as error:
+            message = str(error)
+    gather_objects("read")
+    if rank() == 0:
+        shutil.rmtree(folder)
+    return {"kept": kept, "kind": there, "copies": copies, "message": message}
+
+
 JOBS: tuple[Callable[[], Any], ...] = (
     equivalence,
     ordinary_training,
@@ -224,6 +264,7 @@ JOBS: tuple[Callable[[], Any], ...] = (
     sums,
     norms_over_processes,
     flows,
+    kept_network,
 )
 
 

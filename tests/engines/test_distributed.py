@@ -152,6 +152,16 @@ def test_flows_are_refused(results: Results) -> None:
     assert all("flows are trained in one process, here are 2" in process["flows"] for process in results)
 
 
+@needs_processes
+def test_network_before_a_fine_tuning_is_kept_by_the_first_process_while_the_others_wait(results: Results) -> None:
+    first, second = (process["kept_network"] for process in results)
+    assert (first["copies"], second["copies"]) == (1, 0)
+    assert first["kept"] == second["kept"]
+    assert first["kind"] == second["kind"] == "segmentation_network"
+    assert "nowhere.pt: no such file" in first["message"]
+    assert first["message"] == second["message"]
+
+
 def rows(*cases: str) -> list[CaseResult]:
     return [CaseResult(case, "site", region, 50.0, 1.0, "px") for case in cases for region in ("disc", "cup")]
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from mixstyleflow_monai.engines import DualDecoderTrainer, HardPass
 from mixstyleflow_monai.losses import SegmentationLoss, prediction_divergence, reconstruction_loss
 from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
+from mixstyleflow_monai.networks.batch_norm import SeparateAffine
+from mixstyleflow_monai.styles import BigAug, ChainedStylizer, MaxStyle, RandConv
 
 run = DualDecoderTrainer._pass
 
@@ -136,6 +138,32 @@ def test_objective_is_the_loss_of_the_batch_and_leaves_batch_norm_buffers(networ
         torch.testing.assert_close(value, buffers[name], rtol=0, atol=0)
 
 
+def test_separate_parameters_see_hard_examples_alone_and_the_network_clean_ones(network: DualDecoderNet) -> None:
+    loss, affine = SegmentationLoss(), SeparateAffine(network)
+    batch = make_batch(network)
+    hard = HardPass(invert, batch_norm="separate", affine=affine)
+    shared = HardPass(invert).losses(run, network, batch, loss)[0]
+    total = hard.losses(run, network, batch, loss)[0]
+    torch.testing.assert_close(total, shared)  # before the first step they are copies
+    buffers = {name: value.clone() for name, value in network.named_buffers()}
+    total.backward()
+    assert all(float(p.grad.abs().sum()) > 0 for p in affine.parameters() if p.grad is not None)
+    assert all(p.grad is not None for p in affine.parameters())
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.weight.grad is None
+            assert module.bias.grad is None
+        elif isinstance(module, torch.nn.Conv2d):
+            assert module.weight.grad is not None
+    with torch.no_grad():
+        for parameter in affine.parameters():
+            parameter.mul_(0.5)
+    assert not torch.isclose(hard.losses(run, network, batch, loss)[0], total)
+    torch.testing.assert_close(HardPass(invert).losses(run, network, batch, loss)[0], shared)
+    for name, value in network.named_buffers():
+        torch.testing.assert_close(value, buffers[name], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("mode", ["batch", "running", "tracked"])
 def test_statistics_of_batch_norm_are_those_asked_for(network: DualDecoderNet, mode: str) -> None:
     batch, loss = make_batch(network), SegmentationLoss()
@@ -166,6 +194,13 @@ def test_gradient_reaches_every_parameter_by_running_statistics(network: DualDec
         ({"stylizer": invert, "batch_norm": "eval"}, "hard_batch_norm='eval': expected one of"),
         ({"stylizer": invert, "batch_norm": "running", "freeze_affine": True}, "goes with 'batch' alone"),
         ({"stylizer": invert, "consistency_weight": float("nan")}, "consistency_weight=nan"),
+        ({"stylizer": invert, "batch_norm": "separate"}, "hard_batch_norm='separate': needs parameters of its own"),
+        ({"stylizer": invert, "batch_norm": "separate", "freeze_affine": True}, "goes with 'batch' alone"),
+        ({"stylizer": MaxStyle(), "image_activation": "instance_norm"}, "MaxStyle with intensity='z_score'"),
+        (
+            {"stylizer": ChainedStylizer([RandConv(), BigAug()]), "image_activation": "instance_norm"},
+            "BigAug with intensity='z_score': makes images in",
+        ),
     ],
 )
 def test_wrong_settings_are_told(settings: dict[str, object], message: str) -> None:

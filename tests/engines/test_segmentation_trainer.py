@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.transforms import Compose
 from torch import Tensor
 
 from mixstyleflow_monai.data import SliceDataset, TrainingLoader
 from mixstyleflow_monai.engines import DualDecoderTrainer, EpochSeeding, HardPass, denoising_input
+from mixstyleflow_monai.engines.handlers import ResumableCheckpoint, ResumeCheckpoint
 from mixstyleflow_monai.losses import SegmentationLoss, reconstruction_loss
 from mixstyleflow_monai.networks import DualDecoderNet
 
@@ -181,3 +184,34 @@ def test_loss_falls_on_an_easy_task() -> None:
     )
     trainer.run()
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_scale_of_float16_gradients_goes_on_where_a_checkpoint_was_saved(tmp_path: Path) -> None:
+    def trainer(scale: float, epochs: int) -> DualDecoderTrainer:
+        made = make_trainer(epochs=epochs)
+        made.gradient_scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1)
+        return made
+
+    first = trainer(256.0, 1)
+    ResumableCheckpoint(save_dir=str(tmp_path), save_dict={"model": first.network}, save_final=True).attach(first)
+    first.run()
+    (path,) = tmp_path.glob("*.pt")
+    second = trainer(8.0, 2)
+    ResumeCheckpoint(load_path=str(path), load_dict={"model": second.network}).attach(second)
+    scales: list[float] = []
+    second.add_event_handler(Events.STARTED, lambda: scales.append(second.gradient_scaler.get_scale()))
+    second.run()
+    # Doubled after each of two steps.
+    assert scales == [1024.0]
+    assert second.gradient_scaler.get_scale() == 4096.0
+
+
+def test_checkpoint_without_a_scaler_is_still_resumed() -> None:
+    plain, scaled = make_trainer(), make_trainer()
+    scaled.gradient_scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    assert "gradient_scaler" not in plain.state_dict()
+    plain.run()
+    scaled.load_state_dict(plain.state_dict())
+    assert scaled.state.epoch == 1
+    assert scaled.gradient_scaler.get_scale() == 8.0
+    plain.load_state_dict(scaled.state_dict())

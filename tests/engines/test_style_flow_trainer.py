@@ -63,29 +63,45 @@ def test_training_starts_from_all_rows(dataset: StyleStatisticsDataset) -> None:
         torch.testing.assert_close(bank.flow(level, "mean").channel_max, mean.amax(0))
 
 
-def test_training_raises_the_likelihood(dataset: StyleStatisticsDataset) -> None:
-    bank = StyleFlowBank({2: 4, 3: 4}, {2: 2.0, 3: 2.0})
+@pytest.mark.parametrize("joint", [False, True])
+def test_training_raises_the_likelihood(dataset: StyleStatisticsDataset, joint: bool) -> None:
+    bank = StyleFlowBank({2: 4, 3: 4}, {2: 2.0, 3: 2.0}, joint_statistics=joint)
     bank.initialize(dataset.statistics)
     start = log_likelihood(dataset, bank)
     make_trainer(dataset, bank, 10).run()
     assert log_likelihood(dataset, bank) > start + 0.1
 
 
-def test_likelihood_is_the_mean_over_flows_a_dimension(dataset: StyleStatisticsDataset) -> None:
-    bank = StyleFlowBank({2: 4, 3: 4}, {2: 2.0, 3: 2.0})
+@pytest.mark.parametrize(("joint", "flows", "dimensions"), [(False, 4, 4), (True, 2, 8)])
+def test_likelihood_is_the_mean_over_flows_a_dimension(
+    dataset: StyleStatisticsDataset, joint: bool, flows: int, dimensions: int
+) -> None:
+    bank = StyleFlowBank({2: 4, 3: 4}, {2: 2.0, 3: 2.0}, joint_statistics=joint)
     bank.initialize(dataset.statistics)
     with torch.no_grad():
         losses = bank.negative_log_likelihood(dataset.statistics)
-    expected = -sum(float(loss) for loss in losses.values()) / len(losses) / 4
+    assert len(losses) == flows
+    expected = -sum(float(loss) for loss in losses.values()) / flows / dimensions
     assert log_likelihood(dataset, bank) == pytest.approx(expected, rel=1e-5)
 
 
-def test_each_flow_is_clipped_on_its_own(dataset: StyleStatisticsDataset) -> None:
-    bank = StyleFlowBank({2: 4, 3: 4}, {2: 2.0, 3: 2.0})
+def test_likelihoods_of_one_and_of_two_flows_a_level_can_be_compared(dataset: StyleStatisticsDataset) -> None:
+    """Before training all are Gaussians a channel: the same density of the same numbers."""
+    values = []
+    for joint in (False, True):
+        bank = StyleFlowBank({2: 4, 3: 4}, {2: 2.0, 3: 2.0}, joint_statistics=joint)
+        bank.initialize(dataset.statistics)
+        values.append(log_likelihood(dataset, bank))
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_each_flow_is_clipped_on_its_own(dataset: StyleStatisticsDataset, joint: bool) -> None:
+    bank = StyleFlowBank({2: 4, 3: 4}, {2: 2.0, 3: 2.0}, joint_statistics=joint)
     trainer = make_trainer(dataset, bank, 1)
     trainer.gradient_clip = 1e-3
     trainer.run()
-    for flow in (*bank.mean_flows.values(), *bank.spread_flows.values()):
+    for flow in bank.flows():
         gradients = [p.grad for p in flow.parameters() if p.grad is not None]
         assert float(torch.nn.utils.get_total_norm(gradients)) <= 1.001e-3
 

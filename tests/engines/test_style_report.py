@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mixstyleflow_monai.data import RegionEncoding, SliceDataset
 from mixstyleflow_monai.engines import StyleFlowReport, StylePanels, style_report
+from mixstyleflow_monai.flows import StyleFlowBank
 from mixstyleflow_monai.networks import DualDecoderNet
 from mixstyleflow_monai.styles import FlowStyleMix
 
@@ -41,6 +42,21 @@ def test_report_has_likelihoods_spreads_and_the_fate_of_the_anatomy(
     explained = README.read_text(encoding="utf-8")
     for name in {*report, *level} - {"levels"}:
         assert f"`{name}`" in explained or "temperature_3.5" in name
+
+
+def test_report_of_joint_flows_has_their_likelihood_a_dimension(
+    tmp_path: Path, dataset: SliceDataset, network: DualDecoderNet, statistics: dict[int, tuple[Tensor, Tensor]]
+) -> None:
+    bank = StyleFlowBank(joint_statistics=True)
+    bank.initialize(statistics)
+    engine = SimpleNamespace(state=SimpleNamespace(metrics={}))
+    StyleFlowReport(bank, network, dataset, RegionEncoding({"blob": [1]}), tmp_path, statistics=statistics)(engine)
+    level = json.loads((tmp_path / "style_report.json").read_text())["levels"]["2"]
+    with torch.no_grad():
+        loss = bank.negative_log_likelihood({2: statistics[2]})[2, "joint"]
+    assert level["nll_joint_nats_a_dimension"] == pytest.approx(float(loss) / 64, rel=1e-4)
+    assert not [name for name in level if name.startswith(("nll_mean", "nll_spread"))]
+    assert "`nll_joint_nats_a_dimension`" in README.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

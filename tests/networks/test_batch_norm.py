@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
+from mixstyleflow_monai.networks.batch_norm import SeparateAffine
 
 
 def small() -> nn.Sequential:
@@ -115,3 +116,44 @@ def test_parameters_that_were_frozen_before_stay_frozen() -> None:
         assert not net[4].bias.requires_grad
     assert not net[1].weight.requires_grad
     assert net[4].bias.requires_grad
+
+
+def test_separate_parameters_are_the_network_s_inside_alone() -> None:
+    net = small()
+    affine = SeparateAffine(net)
+    own = list(net.parameters())
+    state = copy.deepcopy(net.state_dict())
+    assert len(list(affine.parameters())) == 4  # two batch norms, and nothing else of the network
+    with torch.no_grad():
+        for parameter in affine.parameters():
+            parameter.add_(1.0)
+    with affine.attached():
+        assert net[1].weight is affine.weights[0]
+        torch.testing.assert_close(net[4].bias, state["4.bias"] + 1.0)
+
+    def fail() -> None:
+        with affine.attached():
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        fail()
+    assert all(a is b for a, b in zip(net.parameters(), own, strict=True))
+    assert net.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+def test_separate_parameters_that_are_switched_off_are_none() -> None:
+    net = small()
+    affine = SeparateAffine(net, enabled=False)
+    assert list(affine.parameters()) == []
+    assert affine.checkpointed == {}
+    weight = net[1].weight
+    with affine.attached():
+        assert net[1].weight is weight
+
+
+def test_separate_parameters_are_refused_in_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixstyleflow_monai.networks.batch_norm.world_size", lambda: 2)
+    with pytest.raises(ValueError, match="hard_batch_norm='separate' in 2 processes: works in one"):
+        SeparateAffine(small())
+    SeparateAffine(small(), enabled=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -11,6 +12,7 @@ import pytest
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.data import Task
 from mixstyleflow_monai.packing.description import (
+    PLACE,
     WITHOUT_WEIGHTS,
     data_licence,
     describe_metadata,
@@ -63,7 +65,9 @@ def test_metrics_are_what_the_evaluation_wrote(outputs: dict[int, Path]) -> None
 
 def test_readme_gets_a_row_a_domain_and_region(outputs: dict[int, Path]) -> None:
     weights = find_weights(3, outputs[3])
-    text = describe_readme("before\n<!-- performance -->\nold\n<!-- end of performance -->\nafter", weights)
+    text = describe_readme(
+        "before\n<!-- performance -->\nold\n<!-- end of performance -->\nafter", weights, PHASE_BUNDLES[3]
+    )
     assert "| site_a | source | disc | 2 | 90.0 ± 1.5 | 2.00 ± 0.25 px |" in text
     assert "| site_a | source | cup | 2 | 80.0 | - px |" in text
     assert text.startswith("before\n")
@@ -80,14 +84,36 @@ def test_readme_says_when_nothing_was_measured(own_outputs: dict[int, Path]) -> 
 def test_readme_of_every_bundle_can_be_filled(phase: int, outputs: dict[int, Path]) -> None:
     shipped = (bundles_dir() / PHASE_BUNDLES[phase] / "docs" / "README.md").read_text(encoding="utf-8")
     assert WITHOUT_WEIGHTS in shipped
-    text = describe_readme(shipped, find_weights(phase, outputs[phase]))
+    assert PLACE in shipped
+    text = describe_readme(shipped, find_weights(phase, outputs[phase]), PHASE_BUNDLES[phase])
     assert WITHOUT_WEIGHTS not in text
+    assert PLACE not in text
     assert "No weights come with the bundle" not in text
+
+
+@pytest.mark.parametrize("phase", PHASE_BUNDLES)
+def test_commands_name_files_where_they_are_in_the_packed_bundle(phase: int, outputs: dict[int, Path]) -> None:
+    bundle = bundles_dir() / PHASE_BUNDLES[phase]
+    shipped = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    text = describe_readme(shipped, find_weights(phase, outputs[phase]), bundle.name)
+    commands = "".join(re.findall(r"^```\w+\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL))
+    assert "bundles/" not in commands
+    files = set(re.findall(r"[\w./]*configs/[\w./]+\.json", commands))
+    assert {f"configs/{name}.json" for name in ("train", "evaluate", "inference", "metadata", "demo")} <= files
+    assert [file for file in sorted(files) if not (bundle / file).is_file()] == []
+
+
+def test_files_of_other_bundles_are_looked_for_beside_the_packed_one(outputs: dict[int, Path]) -> None:
+    text = "<!-- performance --><!-- end of performance -->\n" + " ".join(
+        f"bundles/{b}/x" for b in PHASE_BUNDLES.values()
+    )
+    filled = describe_readme(text, find_weights(3, outputs[3]), PHASE_BUNDLES[3])
+    assert filled.splitlines()[-1] == f"../{PHASE_BUNDLES[1]}/x ../{PHASE_BUNDLES[2]}/x x"
 
 
 def test_readme_without_a_place_for_the_performance_is_refused(outputs: dict[int, Path]) -> None:
     with pytest.raises(ValueError, match="no lines <!-- performance -->"):
-        describe_readme("# Readme", find_weights(3, outputs[3]))
+        describe_readme("# Readme", find_weights(3, outputs[3]), PHASE_BUNDLES[3])
 
 
 @pytest.mark.parametrize(("given", "expected"), [("CC0, from x", "CC0, from x"), (None, "were not stated")])

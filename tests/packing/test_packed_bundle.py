@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -174,6 +175,17 @@ def test_output_goes_elsewhere_and_the_weights_stay_those_of_the_bundle(
     output = ["--output_dir", str(tmp_path / "out put")]
     clean.output("-m", "monai.bundle", "run", "--config_file", config, "--input", str(image), *output)
     assert (tmp_path / "out put" / "predictions" / "disc_seg.png").is_file()
+
+
+def test_command_of_the_readme_runs_in_the_folder_of_the_bundle(
+    clean: Environment, unpacked: dict[int, Path], image: Path
+) -> None:
+    text = (unpacked[3] / "docs" / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(
+        r"^python (-m monai\.bundle run --config_file \S+inference\.json) .\n +--input IMAGES$", text, re.M
+    )
+    Environment(clean.python, unpacked[3]).output(*command.split(), "--input", str(image))
+    assert (unpacked[3] / "predictions" / "disc_seg.png").is_file()
 
 
 def test_package_of_the_bundle_comes_before_an_installed_one(unpacked: dict[int, Path], tmp_path: Path) -> None:

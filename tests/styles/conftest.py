@@ -1,13 +1,15 @@
-"""A network and images for the tests of stylizers and perturbations."""
+"""A network, images and flows for the tests of stylizers and perturbations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from mixstyleflow_monai.flows import StyleFlowBank
 from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
 
 
@@ -42,6 +44,26 @@ def encode() -> Callable[[DualDecoderNet, Tensor], Tensor]:
             return network.encode(images)
 
     return latent
+
+
+@pytest.fixture(scope="session")
+def make_bank() -> Callable[..., StyleFlowBank]:
+    """Flows of made-up statistics, not trained: level -> channels, options of the bank."""
+
+    def make(channels: dict[int, int], **options: Any) -> StyleFlowBank:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            bank = StyleFlowBank(channels, num_couplings=2, **options)
+        generator = torch.Generator().manual_seed(0)
+        bank.initialize(
+            {
+                k: (torch.randn(50, c, generator=generator), 0.5 + torch.rand(50, c, generator=generator))
+                for k, c in channels.items()
+            }
+        )
+        return bank
+
+    return make
 
 
 @pytest.fixture

@@ -13,39 +13,24 @@ from torch import Tensor
 
 from mixstyleflow_monai.flows import StyleFlowBank
 from mixstyleflow_monai.networks import DualDecoderNet, LevelHook, untracked_batch_norm
-from mixstyleflow_monai.styles import IMAGE_LEVEL, PRESETS, DrawnStyle, FlowStyleMix, LevelStyle, mix_statistics
+from mixstyleflow_monai.styles import PRESETS, DrawnStyle, FlowStyleMix, LevelStyle, mix_statistics
 
 CHANNELS = {2: 32, 3: 16, 4: 16}
 TINY = {2: 3, 3: 2, 4: 2}
-Bank = Callable[..., StyleFlowBank]
+MakeBank = Callable[..., StyleFlowBank]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def make_bank(channels: dict[int, int] | None = None, **options: Any) -> StyleFlowBank:
-    sizes = channels or TINY
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        bank = StyleFlowBank(sizes, num_couplings=2, **options)
-    generator = seeded()
-    bank.initialize(
-        {
-            k: (torch.randn(50, c, generator=generator), 0.5 + torch.rand(50, c, generator=generator))
-            for k, c in sizes.items()
-        }
-    )
-    return bank
+@pytest.fixture(scope="module")
+def bank(make_bank: MakeBank) -> StyleFlowBank:
+    return make_bank(TINY)
 
 
 @pytest.fixture(scope="module")
-def bank() -> StyleFlowBank:
-    return make_bank()
-
-
-@pytest.fixture(scope="module")
-def full_bank() -> StyleFlowBank:
+def full_bank(make_bank: MakeBank) -> StyleFlowBank:
     return make_bank(CHANNELS)
 
 
@@ -238,9 +223,9 @@ def test_hard_example_of_the_presets_is_the_decoded_image_from_0_to_1(
     assert not torch.allclose(plain, x, atol=0.1)
 
 
-def test_official_clamp_of_means_comes_with_the_bank() -> None:
+def test_official_clamp_of_means_comes_with_the_bank(make_bank: MakeBank) -> None:
     for clamp, negative in ((True, False), (False, True)):
-        style = FlowStyleMix.from_preset(make_bank(clamp_means=clamp), "official", style_per="image").draw(
+        style = FlowStyleMix.from_preset(make_bank(TINY, clamp_means=clamp), "official", style_per="image").draw(
             50, probability=1.0
         )
         assert bool((style.levels[2].mean < 0).any()) == negative
@@ -377,70 +362,3 @@ def test_state_names_level_and_statistic() -> None:
     ones = torch.ones(1, 2)
     state = DrawnStyle({3: LevelStyle(ones, 2 * ones, ones[:, :1])}).state()
     assert list(state) == ["3.mean", "3.std", "3.weight"]
-
-
-# --- the image's own statistics
-
-
-@pytest.mark.parametrize("output", ["detail", "decoded"])
-def test_style_of_the_image_level_moves_the_finished_image_alone(network: DualDecoderNet, output: str) -> None:
-    x = images()
-    latent = encode(network, x)
-    stylizer = FlowStyleMix(make_bank({2: 32, IMAGE_LEVEL: 3}, temperatures={2: 1.0, IMAGE_LEVEL: 1.0}), output=output)
-    inner = stylizer.draw(len(x), probability=1.0).levels[2]
-    mean, std = torch.full((3, 3), 0.4), torch.full((3, 3), 0.05)
-    outer = LevelStyle(mean, std, torch.tensor([[0.0], [0.5], [1.0]]))
-    before = stylizer.stylize(network, x, latent, DrawnStyle({2: inner}))
-    after = stylizer.stylize(network, x, latent, DrawnStyle({2: inner, IMAGE_LEVEL: outer}))
-    torch.testing.assert_close(after[0], before[0], atol=1e-5, rtol=0)
-    torch.testing.assert_close(after[2].mean((1, 2)), mean[2], atol=1e-3, rtol=0)
-    torch.testing.assert_close(after[2].std((1, 2)), std[2], atol=1e-3, rtol=0)
-    half = 0.5 * (before[1].mean((1, 2)) + mean[1])
-    torch.testing.assert_close(after[1].mean((1, 2)), half, atol=1e-3, rtol=0)
-
-
-def test_flows_of_grey_images_style_them(tmp_path: Path) -> None:
-    bank = make_bank({IMAGE_LEVEL: 1}, temperatures={IMAGE_LEVEL: 2.0})
-    bank.save(tmp_path / "bank.pt")
-    network, x = DualDecoderNet(1), torch.rand(4, 1, 32, 32, generator=seeded())
-    stylizer = FlowStyleMix(StyleFlowBank.load(tmp_path / "bank.pt"), probability=1.0, weight_law="uniform")
-    hard = stylizer(network, x, network.encode(x).detach())
-    assert ((hard >= 0) & (hard <= 1)).all()
-    assert not torch.allclose(hard, x, atol=1e-2)
-
-
-# --- batch norm
-
-
-def test_styles_by_running_statistics_are_those_of_eval_mode(network: DualDecoderNet) -> None:
-    x = images()
-    bank = make_bank(CHANNELS, batch_norm="running")
-    stylizer = FlowStyleMix(bank)
-    style = stylizer.draw(len(x), probability=1.0)
-    buffers = {name: value.clone() for name, value in network.named_buffers()}
-    hard = stylizer.stylize(network, x, torch.zeros(3, 128, 2, 3), style)
-    frozen = copy.deepcopy(network).eval()
-    with torch.no_grad():
-        latent = frozen.encode(x)
-        features = frozen.decode_image(
-            latent,
-            lambda level, h: (
-                mix_statistics(h, *(getattr(style.levels[level], n) for n in ("mean", "std", "weight")))
-                if level in style.levels
-                else h
-            ),
-        )
-        plain = frozen.decode_image(latent)
-    torch.testing.assert_close(hard, (x + features - plain).clamp(0, 1), atol=1e-5, rtol=1e-4)
-    by_batch = FlowStyleMix(make_bank(CHANNELS))
-    assert not torch.allclose(hard, by_batch.stylize(network, x, encode(network, x), style), atol=1e-3)
-    assert network.training
-    for name, value in network.named_buffers():
-        torch.testing.assert_close(value, buffers[name], rtol=0, atol=0)
-
-
-def test_bank_remembers_how_batch_norm_was_set(tmp_path: Path) -> None:
-    make_bank(batch_norm="running").save(tmp_path / "bank.pt")
-    assert FlowStyleMix(StyleFlowBank.load(tmp_path / "bank.pt")).batch_norm == "running"
-    with pytest.raises(ValueError, match=r"style_batch_norm is 'eval', allowed are 'batch', 'running'"):
-        make_bank(batch_norm="eval")

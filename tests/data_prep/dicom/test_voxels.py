@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import locale
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,14 @@ from tests.data_prep.dicom.dicom_files import (
 
 SHAPE = (4, 40, 33)
 BYTES = 40 * 33 * 2
+
+
+@pytest.fixture(autouse=True)
+def same_locale() -> Iterator[None]:
+    """Reading leaves the locale of the process as it is: torch, later, reads its own sources by it."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    assert locale.setlocale(locale.LC_ALL) == before
 
 
 def file_of(folder: Path, index: int) -> Path:
@@ -185,13 +194,18 @@ def test_an_rle_frame_of_zeros_does_not_end_the_program(tmp_path: Path) -> None:
 
 
 def as_jpeg(path: Path, scratch: Path) -> None:
-    """Compress the image of a file by JPEG Lossless, with ITK's writer, and leave its tags as they are."""
+    """Compress the image of a file by JPEG Lossless, with ITK's writer, and leave its tags as they are.
+
+    The writer, unlike the reader, sets the locale of the process to C.
+    """
+    before = locale.setlocale(locale.LC_ALL)
     picture = itk.Image[itk.US, 2]
     read = itk.ImageFileReader[picture].New(FileName=str(path), ImageIO=itk.GDCMImageIO.New())
     form = itk.GDCMImageIO.New()
     form.SetCompressor("JPEG")
     write = itk.ImageFileWriter[picture].New(read.GetOutput(), FileName=str(scratch), ImageIO=form, UseCompression=True)
     write.Update()
+    locale.setlocale(locale.LC_ALL, before)
     made, dataset = pydicom.dcmread(scratch), pydicom.dcmread(path)
     dataset.file_meta.TransferSyntaxUID = made.file_meta.TransferSyntaxUID
     dataset.PixelData = made.PixelData

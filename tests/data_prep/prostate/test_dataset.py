@@ -18,9 +18,9 @@ from rich.console import Console
 from data_prep.__main__ import main
 from data_prep.prostate.dataset import make_prostate_dataset
 from data_prep.prostate.split import divide
-from data_prep.resplit import resplit_dataset
 from mixstyleflow_monai.data import Task, check_headers
 from mixstyleflow_monai.data.dataset_description import DatasetDescription, load_dataset, verify_hashes
+from mixstyleflow_monai.data.resplit import resplit_dataset
 from tests.data_prep.prostate.prostate_releases import (
     AFFINE,
     SHAPE,

@@ -6,44 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from data_prep.resplit import resplit_dataset
-from data_prep.splits import assign_splits
-from mixstyleflow_monai.artifacts import sha256_file
-from mixstyleflow_monai.data.dataset_description import load_dataset, save_dataset, verify_hashes
+from mixstyleflow_monai.data.dataset_description import SPLITS, load_dataset, verify_hashes
+from mixstyleflow_monai.data.resplit import resplit_dataset
+from tests.small_dataset import PAIR_FRACTIONS, make_pairs
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
     """Two domains of 20 cases each, in groups of two; source ``left``, half of it train."""
-    folder = tmp_path / "dataset"
-    folder.mkdir()
-    cases = []
-    for domain in ("left", "right"):
-        for number in range(20):
-            name = f"{domain}{number}"
-            values = np.random.default_rng([len(cases)]).integers(0, 255, (4, 4), dtype=np.uint8)
-            for kind in ("image", "label"):
-                Image.fromarray(values).save(folder / f"{name}_{kind}.png")
-            files = {kind: f"{name}_{kind}.png" for kind in ("image", "label")}
-            hashes = {kind: sha256_file(folder / file) for kind, file in files.items()}
-            group = f"g{number // 2}"
-            cases.append({"id": name, "domain": domain, "group": group, "spacing": None, "sha256": hashes, **files})
-    fractions = {"train": 0.5, "validation": 0.2, "test": 0.3}
-    content = {
-        "format": 1,
-        "name": "pair",
-        "spatial_dims": 2,
-        "channels": 1,
-        "regions": {"thing": [1]},
-        "source_domain": "left",
-        "cases": assign_splits(cases, "left", fractions=tuple(fractions.values())),
-        "processing": {"made_by": "hand", "split": {**fractions, "seed": 3}},
-    }
-    return save_dataset(folder, content).parent
+    fractions = dict(zip(SPLITS, PAIR_FRACTIONS, strict=True))
+    return make_pairs(tmp_path / "dataset", 10, processing={"made_by": "hand", "split": {**fractions, "seed": 3}})
 
 
 def test_the_new_source_is_divided_and_files_stay_where_they_are(dataset: Path) -> None:
@@ -91,7 +65,7 @@ def test_links_to_the_output_are_followed(dataset: Path) -> None:
     (dataset.parent / "link").symlink_to(dataset.parent / "far" / "away")
     resplit_dataset(dataset, "right", dataset.parent / "link" / "new")
     for path in ("link/new", "far/away/new"):
-        assert load_dataset(dataset.parent / path).cases[0].image == dataset.resolve() / "left0_image.png"
+        assert load_dataset(dataset.parent / path).cases[0].image == dataset.resolve() / "left0.png"
 
 
 def processing(dataset: Path, **facts: Any) -> None:
@@ -160,7 +134,7 @@ def test_deep_nesting_and_equal_keys_are_told(dataset: Path) -> None:
         path.write_text(text.replace('"processing": {', f'"processing": {{"x": {processing_text}, '))
         with pytest.raises(ValueError, match=r"dataset\.json: not valid JSON \(.* more than 100 deep\)\. Write it"):
             resplit_dataset(dataset, "right", dataset.parent / "new")
-    path.write_text(text.replace('"name": "pair"', '"name": "pair", "name": "other"'))
+    path.write_text(text.replace('"name": "pairs"', '"name": "pairs", "name": "other"'))
     with pytest.raises(ValueError, match=r"dataset\.json: not valid JSON \(key 'name' is given twice; remove one\)"):
         resplit_dataset(dataset, "right", dataset.parent / "new")
     assert not (dataset.parent / "new").exists()

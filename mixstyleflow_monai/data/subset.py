@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.building import empty_output
-from data_prep.resplit import content_with_cases, referenced_entry
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE, load_dataset, save_dataset
+from mixstyleflow_monai.data.output_folder import empty_output
+from mixstyleflow_monai.data.resplit import content_with_cases, referenced_entry
 
 
 def subset_dataset(

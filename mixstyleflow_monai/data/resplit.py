@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_prep.building import empty_output
-from data_prep.splits import FRACTIONS, SPLITS, assign_splits
 from mixstyleflow_monai.data.dataset_description import (
     DATASET_FILE,
+    SPLITS,
     Case,
     DatasetDescription,
     load_dataset,
     save_dataset,
 )
+from mixstyleflow_monai.data.output_folder import empty_output
 from mixstyleflow_monai.data.schema_checks import did_you_mean
+from mixstyleflow_monai.data.splits import FRACTIONS, assign_splits
 
 _OLD_DIVISION = ("split", "train_fraction", "unused_training_patients", "notes")
 """Facts under ``processing`` that are of the division which is replaced."""

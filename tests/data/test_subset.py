@@ -4,43 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from data_prep.splits import assign_splits
-from data_prep.subset import subset_dataset
-from mixstyleflow_monai.artifacts import sha256_file
-from mixstyleflow_monai.data.dataset_description import load_dataset, save_dataset
+from mixstyleflow_monai.data.dataset_description import load_dataset
+from mixstyleflow_monai.data.subset import subset_dataset
+from tests.small_dataset import make_pairs
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two domains of 40 cases each, in groups of two; half of the source's are train."""
-    folder = tmp_path_factory.mktemp("subset") / "dataset"
-    folder.mkdir()
-    cases = []
-    for domain in ("left", "right"):
-        for number in range(40):
-            name = f"{domain}{number}"
-            Image.fromarray(np.random.default_rng(len(cases)).integers(0, 255, (4, 4), dtype=np.uint8)).save(
-                folder / f"{name}.png"
-            )
-            files = {"image": f"{name}.png", "label": f"{name}.png"}
-            hashes = {kind: sha256_file(folder / file) for kind, file in files.items()}
-            group = f"{domain}{number // 2}"
-            cases.append({"id": name, "domain": domain, "group": group, "spacing": None, "sha256": hashes, **files})
-    content = {
-        "format": 1,
-        "name": "pair",
-        "spatial_dims": 2,
-        "channels": 1,
-        "regions": {"thing": [1]},
-        "source_domain": "left",
-        "cases": assign_splits(cases, "left", fractions=(0.5, 0.2, 0.3)),
-        "processing": {"made_by": "hand"},
-    }
-    return save_dataset(folder, content).parent
+    return make_pairs(tmp_path_factory.mktemp("subset") / "dataset", 20, processing={"made_by": "hand"})
 
 
 def train_ids(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep.splits import assign_splits
+from mixstyleflow_monai.data.splits import assign_splits
 
 
 def make_cases(sizes: list[int], domain: str = "home") -> list[dict[str, Any]]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-SPLITS = ("train", "validation", "test")
+from mixstyleflow_monai.data.dataset_description import SPLITS
+
 FRACTIONS = (0.7, 0.1, 0.2)
 
 

@@ -1,0 +1,208 @@
+"""Every compared method on every data set: ``python -m benchmarks.methods --data FOLDER``.
+
+Finished cells are in ``benchmarks/cells``; they are not trained again. ``--report`` alone makes the tables from them,
+without any data set.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fire
+
+from benchmarks.real import EXAMPLES
+from data_prep.folder import make_folder_dataset
+from data_prep.phantom import make_phantom
+from mixstyleflow_monai.artifacts import atomic_path
+from mixstyleflow_monai.benchmark import benchmark
+from mixstyleflow_monai.benchmark.plan import BASELINE, PHASE_ONE, Cell
+from mixstyleflow_monai.benchmark.records import case_table
+from mixstyleflow_monai.benchmark.tables import markdown, method_table
+from mixstyleflow_monai.data.dataset_description import DATASET_FILE
+
+CELLS = Path(__file__).parent / "cells"
+METHODS = (
+    BASELINE,
+    "mixstyleflow",
+    "paper_styles",
+    "flow_and_image_styles",
+    "permuted_flow_and_image_styles",
+    "mix_style",
+    "dsu",
+    "efd_mix",
+    "tri_d",
+    "rand_conv_supervised",
+    "rand_conv",
+    "big_aug",
+    "san_saw",
+    "flow_styles_and_rand_conv",
+    "flow_styles_and_big_aug",
+)
+FLOWS: dict[str, Any] = {"levels": [2, 3, 4, 5], "phase2:temperatures": {"2": 3.5, "3": 2.5, "4": 1.5, "5": 2.5}}
+"""Phase II fits styles of the image as well, once for all methods; ``style_levels`` of a method says what it uses."""
+SLOW = ("max_style",)
+"""Several times the cost of the others, so not on all data sets."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A data set, the network's grid, and what is compared on it.
+
+    Attributes:
+        make: (folder of the real images, folder to write) -> None; makes the data set.
+        image_size: of the network.
+        needs_images: whether the real images are needed.
+        methods: to compare.
+        sources: of `benchmark`.
+        train_fraction: share of the source's training cases.
+        data: name of the data set, where several comparisons share one.
+    """
+
+    make: Callable[[Path | None, Path], object]
+    image_size: int
+    needs_images: bool
+    methods: tuple[str, ...] = METHODS
+    sources: str | None = None
+    train_fraction: float = 1.0
+    data: str | None = None
+
+
+def _phantom(task: str) -> Callable[[Path | None, Path], object]:
+    return lambda images, folder: make_phantom(task, str(folder), seed=0)
+
+
+def _real(name: str) -> Callable[[Path | None, Path], object]:
+    return lambda images, folder: make_folder_dataset(str(EXAMPLES / f"{name}.yaml"), str(folder), root=images)
+
+
+SETTINGS: dict[str, Setting] = {
+    "white_cells": Setting(_real("white_cells"), 96, True, METHODS + SLOW, sources="all"),
+    "prostate_phantom": Setting(_phantom("prostate"), 96, False, METHODS + SLOW),
+    "fundus_phantom": Setting(_phantom("fundus"), 96, False),
+    "prostate_phantom_30": Setting(_phantom("prostate"), 96, False, train_fraction=0.3, data="prostate_phantom"),
+    "prostate_phantom_10": Setting(_phantom("prostate"), 96, False, train_fraction=0.1, data="prostate_phantom"),
+    "nuclei": Setting(_real("nuclei"), 96, True),
+    "fundus": Setting(_real("fundus"), 160, True),
+}
+
+
+def run(
+    name: str,
+    images: Path | None,
+    output: Path,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    sources: str | None = None,
+    jobs: int = 1,
+) -> int:
+    """Train what is missing of one comparison, and put its finished cells into `CELLS`."""
+    chosen = SETTINGS[name]
+    dataset = output / "data" / (chosen.data or name)
+    if not (dataset / DATASET_FILE).is_file():
+        if chosen.needs_images and images is None:
+            raise ValueError(f"{name}: --data is missing, the folder of the images that data_prep/examples describes.")
+        chosen.make(images, dataset)
+    folder = output / name
+    code = benchmark(
+        str(dataset),
+        str(folder),
+        methods=list(methods),
+        seeds=list(seeds),
+        sources=sources or chosen.sources,
+        train_fraction=chosen.train_fraction,
+        jobs=jobs,
+        overlay="demo",
+        reuse=str(CELLS),
+        tracking="none",
+        image_size=[chosen.image_size] * 2,
+        amp=True,
+        **FLOWS,
+    )
+    CELLS.mkdir(exist_ok=True)
+    for path in sorted((folder / "cells").glob("*.json")):
+        if not (CELLS / path.name).exists():
+            with atomic_path(CELLS / path.name) as partial:
+                shutil.copyfile(path, partial)
+    return code
+
+
+def finished(folder: Path = CELLS) -> dict[tuple[str, float], list[tuple[Cell, dict[str, Any]]]]:
+    """Return the finished cells of each data set and share of its training cases."""
+    found: dict[tuple[str, float], list[tuple[Cell, dict[str, Any]]]] = {}
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        request = record["request"]
+        cell = Cell(request["source"], request["method"], request["seed"])
+        found.setdefault((record["dataset"], request["train_fraction"]), []).append((cell, record))
+    return found
+
+
+def report(folder: Path = CELLS) -> str:
+    """Return the tables of all finished cells as Markdown."""
+    known = [PHASE_ONE, *METHODS, *SLOW]
+    parts: list[str] = []
+    for (dataset, share), records in sorted(finished(folder).items()):
+        others = sorted({cell.method for cell, _ in records} - set(known))
+        table = method_table(case_table(records), [*known, *others])
+        parts.append(f"### {dataset}" + ("" if share == 1.0 else f", {share:.0%} of the training cases"))
+        for source, rows in table.groupby("source", sort=False):
+            seconds = [r["seconds"] for c, r in records if c.source == source and r["seconds"] is not None]
+            parts.append(f"Trained on `{source}`; {sum(seconds) / 3600:.1f} hours of training in all.")
+            shown = rows.drop(columns="source").loc[:, lambda part: (part != "-").any()]
+            parts.append(markdown(shown).rstrip())
+    return "\n\n".join(parts) + "\n"
+
+
+def main(
+    data: str | None = None,
+    output: str = "runs/methods",
+    tasks: str | Sequence[str] = tuple(SETTINGS),
+    methods: str | Sequence[str] | None = None,
+    seeds: int | Sequence[int] = (0, 1, 2),
+    sources: str | None = None,
+    jobs: int = 1,
+    report_only: bool = False,
+) -> int:
+    """Train what is missing and print the tables. Goes on where it stopped.
+
+    Args:
+        data: folder of the real images.
+        output: folder for data sets, trainings and tables.
+        tasks: names of comparisons.
+        methods: some of the methods; default: all of a comparison.
+        seeds: of the trainings.
+        sources: source domains of the white cells; default: both.
+        jobs: cells that train at the same time.
+        report_only: train nothing.
+
+    Returns:
+        0, or 1 if a cell failed.
+    """
+    code = 0
+    for name in () if report_only else _words(tasks):
+        if name not in SETTINGS:
+            raise ValueError(f"--tasks: no comparison {name!r}, allowed: {', '.join(SETTINGS)}.")
+        wanted = SETTINGS[name].methods if methods is None else _words(methods)
+        numbers = (seeds,) if isinstance(seeds, int) else tuple(seeds)
+        root = Path(data).resolve() if data else None
+        code |= run(name, root, Path(output).resolve(), wanted, numbers, sources, jobs)
+    text = report()
+    out = Path(output)
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out / "methods.md") as partial:
+        partial.write_text(text, encoding="utf-8")
+    print(text)
+    return code
+
+
+def _words(value: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+
+
+if __name__ == "__main__":
+    fire.Fire(main)

@@ -1,0 +1,153 @@
+"""Options of a command that trains several phases: overlay files, and configuration values for all or for one."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
+from mixstyleflow_monai.data.schema_checks import did_you_mean
+
+if TYPE_CHECKING:
+    from mixstyleflow_monai.data import DatasetDescription
+
+# Files in a configs folder that are a configuration of their own or for several processes, and so no overlay of a run.
+WHOLE_CONFIGS = ("train", "evaluate", "inference", "metadata", "multi_gpu_train", "multi_gpu_evaluate")
+
+# Options of phase 1 that are arguments of `mixstyleflow_monai.data.Task.from_dataset`.
+TASK_SETTINGS = ("image_size", "pixel_spacing", "percentiles", "intensity", "activation")
+
+
+def check_overlays(root: Path, overlays: Sequence[str]) -> None:
+    """Check that at least one bundle has each overlay.
+
+    Args:
+        root: folder of the bundles.
+        overlays: names of files in the bundles' configs folders, without suffix.
+
+    Raises:
+        ValueError: no bundle has a file of this name, or it is not one to lay over every phase.
+    """
+    folders = [root / name / "configs" for name in PHASE_BUNDLES.values()]
+    names = {
+        path.relative_to(folder).with_suffix("").as_posix() for folder in folders for path in folder.rglob("*.json")
+    }
+    # A method decides what Phase III is; the commands have options of their own for it.
+    known = sorted(name for name in names if name not in WHOLE_CONFIGS and not name.startswith("methods/"))
+    for overlay in overlays:
+        if overlay not in known:
+            raise ValueError(f"overlay={overlay!r}: no bundle has configs/{overlay}.json to lay over. Known: {known}.")
+
+
+def overrides_by_phase(
+    root: Path, overrides: Mapping[str, Any], command: Callable[..., Any]
+) -> dict[int, dict[str, Any]]:
+    """Sort configuration values by phase; an id that no train.json has is a mistake, most likely in its spelling.
+
+    Args:
+        root: folder of the bundles.
+        overrides: values by id, for all phases that have it; with "phaseN:" in front for one, which then comes first.
+        command: function that takes them, whose own options may have been meant.
+
+    Returns:
+        Phase -> values by id.
+
+    Raises:
+        ValueError: an id that no phase has, or not the phase in front of it.
+    """
+    by_phase: dict[int, dict[str, Any]] = {phase: {} for phase in PHASE_BUNDLES}
+    known = {
+        phase: set(json.loads((root / name / "configs" / "train.json").read_text(encoding="utf-8")))
+        for phase, name in PHASE_BUNDLES.items()
+    }
+    for key, value in overrides.items():
+        prefix, _, rest = key.rpartition(":")
+        if prefix and prefix not in {f"phase{phase}" for phase in PHASE_BUNDLES}:
+            raise ValueError(f"--{key}: expected phase1:, phase2: or phase3: in front of the colon.")
+        chosen = [int(prefix.removeprefix("phase"))] if prefix else list(PHASE_BUNDLES)
+        fitting = [phase for phase in chosen if rest.split("#")[0].split("::")[0] in known[phase]]
+        if not fitting:
+            raise ValueError(_no_such_option(key, rest, known, chosen, command))
+        for phase in fitting:
+            # A plain key never overrides one that was given for this phase alone.
+            if prefix:
+                by_phase[phase][rest] = value
+            else:
+                by_phase[phase].setdefault(rest, value)
+    return by_phase
+
+
+def check_settings(phase: int, settings: Mapping[str, Any], description: DatasetDescription) -> None:
+    """Build the small parts of a phase from its settings, so that a wrong value is told before hours of training.
+
+    Args:
+        phase: 1, 2 or 3.
+        settings: top level of its train.json, overlays and options merged into it.
+        description: data set to train on.
+
+    Raises:
+        ValueError: a value that a part refuses.
+    """
+    from mixstyleflow_monai.data import Task
+    from mixstyleflow_monai.flows import StyleFlowBank
+    from mixstyleflow_monai.losses import SegmentationLoss
+    from mixstyleflow_monai.styles import FlowStyleMix
+
+    if phase == 1:
+        SegmentationLoss(settings["activation"], settings["loss"])
+        given = {name: settings[name] for name in TASK_SETTINGS}
+        # An expression has no value before MONAI evaluates it.
+        if not any(isinstance(value, str) and value[:1] in ("$", "@") for value in given.values()):
+            Task.from_dataset(description, given.pop("image_size"), **given)
+    elif phase == 2:
+        options = ("spread", "log_scale_bound", "clamp", "clip_to_envelope", "clamp_means", "std_floor")
+        levels = dict.fromkeys(settings["levels"], 2)
+        StyleFlowBank(
+            levels,
+            settings["temperatures"],
+            batch_norm=settings["style_batch_norm"],
+            **{key: settings[key] for key in options},
+        )
+    elif settings["stylizer"] is not None:
+        keys = ("probability", "alpha", "style_per", "weight_per", "weight_law")
+        FlowStyleMix(StyleFlowBank(), output=settings["stylized_output"], **{key: settings[key] for key in keys})
+
+
+def check_style_levels(flows: Mapping[str, Any], styles: Mapping[str, Any]) -> None:
+    """Check that phase 2 is to fit flows for all levels that phase 3 restyles.
+
+    Args:
+        flows: settings of phase 2.
+        styles: settings of phase 3.
+
+    Raises:
+        ValueError: a level is missing.
+    """
+    asked, there = list(styles["style_levels"]), list(flows["levels"])
+    if not set(asked) <= set(there):
+        raise ValueError(
+            f"style_levels={asked}: phase 2 is to fit flows of the levels {there} alone. Give --style_levels some of "
+            "these, or --phase2:levels (and their --phase2:temperatures) all of those."
+        )
+
+
+def _no_such_option(
+    key: str, name: str, known: Mapping[int, set[str]], chosen: Sequence[int], command: Callable[..., Any]
+) -> str:
+    """Word the refusal of an option: the name that was probably meant, or the phases that have this one."""
+    elsewhere = [phase for phase in known if phase not in chosen and name in known[phase]]
+    own = [
+        option.name
+        for option in inspect.signature(command).parameters.values()
+        if option.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    hint = did_you_mean(name, sorted({*own, *(name for phase in chosen for name in known[phase])})) or "."
+    if elsewhere:
+        hint = f"; it is one of phase {' and '.join(map(str, elsewhere))}."
+    return (
+        f"--{key}: no such option{hint} Options are those of `{command.__name__} --help` and the keys of each bundle, "
+        "which its docs/README.md lists under Options."
+    )

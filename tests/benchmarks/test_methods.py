@@ -1,0 +1,93 @@
+"""Tests of the comparison of all methods; its trainings are those of the benchmark command."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import methods
+from benchmarks.methods import CELLS, METHODS, SETTINGS, SLOW, finished, main, report
+from mixstyleflow_monai.benchmark import known_methods
+from mixstyleflow_monai.bundle_paths import bundles_dir
+
+
+def record(method: str, seed: int, unseen: float) -> dict[str, Any]:
+    """Return a finished cell with one case a domain."""
+    return {
+        "request": {"source": "home", "method": method, "seed": seed, "train_fraction": 1.0},
+        "dataset": "discs",
+        "roles": {"home": "source", "far": "unseen"},
+        "seconds": 1800.0,
+        "dice": {"home": {"disc": {"a": 90.0}}, "far": {"disc": {"b": unseen, "c": unseen + 2}}},
+    }
+
+
+def write(folder: Path, *records: dict[str, Any]) -> Path:
+    """Write records as a folder of finished cells."""
+    folder.mkdir(exist_ok=True)
+    for number, content in enumerate(records):
+        (folder / f"{number}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_every_method_is_an_overlay() -> None:
+    assert set(METHODS + SLOW) <= set(known_methods(bundles_dir(None)))
+
+
+def test_committed_cells_are_what_their_names_and_hashes_say() -> None:
+    for path in CELLS.glob("*.json"):
+        content = json.loads(path.read_text())
+        digest = hashlib.sha256(json.dumps(content["request"], sort_keys=True).encode()).hexdigest()
+        assert content["hash"] == digest, path.name
+        assert path.stem.endswith(digest[:12]), path.name
+        assert content["request"]["overrides"]["1"]["amp"] is True, path.name
+
+
+def test_tables_need_finished_cells_alone(tmp_path: Path) -> None:
+    cells = write(tmp_path / "cells", *(record(m, s, 60 + s) for s in (0, 1) for m in ("no_stylizer", "phase1")))
+    write(cells / "more", record("mixstyleflow", 0, 80.0))
+    (cells / "more" / "0.json").rename(cells / "flow.json")
+    text = report(cells)
+    rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("|")}
+    assert "61.5 ± 0.7" in rows["baseline (no styles)"]
+    assert "28.5" in rows["baseline (no styles)"]  # the gap
+    assert "+20.0" in rows["mixstyleflow"]
+    assert "2.5 hours of training" in text
+    assert list(finished(cells)) == [("discs", 1.0)]
+
+
+def test_finished_cells_are_gathered_and_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def benchmark(dataset: str, folder: str, **settings: Any) -> int:
+        calls.append({"dataset": dataset, **settings})
+        write(Path(folder), record("phase1", 0, 50.0))
+        write(Path(folder) / "cells", record("phase1", 0, 50.0), record("no_stylizer", 0, 61.0))
+        return 0
+
+    monkeypatch.setattr(methods, "benchmark", benchmark)
+    monkeypatch.setattr(methods, "CELLS", tmp_path / "cells")
+    monkeypatch.setattr(methods, "make_phantom", lambda task, folder, seed: Path(folder).mkdir(parents=True))
+    write(tmp_path / "cells", record("phase1", 0, 77.0))
+    out = tmp_path / "runs"
+    assert methods.run("prostate_phantom_10", None, out, ["no_stylizer"], [0]) == 0
+    assert calls[0]["dataset"] == str(out / "data" / "prostate_phantom")
+    assert (calls[0]["train_fraction"], calls[0]["image_size"], calls[0]["amp"]) == (0.1, [96, 96], True)
+    assert json.loads((tmp_path / "cells" / "0.json").read_text()) == record("phase1", 0, 77.0)
+    assert (tmp_path / "cells" / "1.json").is_file()
+
+
+def test_real_images_are_asked_for_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nuclei: --data is missing"):
+        main(output=str(tmp_path), tasks="nuclei")
+    with pytest.raises(ValueError, match="no comparison 'nucleus', allowed: white_cells"):
+        main(output=str(tmp_path), tasks="nucleus")
+    assert not list(tmp_path.iterdir())
+
+
+def test_low_data_and_whole_share_one_phantom() -> None:
+    assert {SETTINGS[f"prostate_phantom_{share}"].data for share in (10, 30)} == {"prostate_phantom"}
