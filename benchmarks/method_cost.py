@@ -27,8 +27,11 @@ from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.data import Task
 from mixstyleflow_monai.engines import DualDecoderTrainer, HardPass, SemanticLosses
 from mixstyleflow_monai.flows import StyleFlowBank
+from mixstyleflow_monai.flows.style_flow_bank import DEFAULT_TEMPERATURES
 from mixstyleflow_monai.losses import SegmentationLoss
 from mixstyleflow_monai.networks import DualDecoderNet
+from mixstyleflow_monai.styles import IMAGE_LEVEL, GaussianStyleBank
+from mixstyleflow_monai.styles.gaussian_styles import IMAGE_TEMPERATURE
 
 CONFIGS = Path(__file__).resolve().parents[1] / "bundles" / PHASE_BUNDLES[3] / "configs"
 BASELINE, DEFAULT = "no_stylizer", "mixstyleflow"
@@ -62,12 +65,14 @@ def hard_pass_of(method: str, statistics_of: dict[int, tuple[Tensor, Tensor]]) -
     config = json.loads((CONFIGS / "train.json").read_text(encoding="utf-8"))
     if method != DEFAULT:
         config.update(json.loads((CONFIGS / "methods" / f"{method}.json").read_text(encoding="utf-8")))
-    bank = StyleFlowBank()
+    channels = {level: mean.shape[1] for level, (mean, _) in statistics_of.items()}
+    bank = StyleFlowBank(channels, {**DEFAULT_TEMPERATURES, IMAGE_LEVEL: IMAGE_TEMPERATURE})
     bank.initialize(statistics_of)
     parts = {name: _without_files(config[name]) for name in ("stylizer", "perturbation", "hard_pass")}
     options = {name: value for name, value in config.items() if isinstance(value, int | float | str | list | None)}
     imports = {"imports": config["imports"]}
-    given = {"bank": bank, "statistics": statistics_of, "styled": True, "task": task_of(method), "hard_affine": None}
+    banks = {"bank": bank, "gaussians": GaussianStyleBank(statistics_of)}
+    given = {**banks, "styled": True, "task": task_of(method), "hard_affine": None}
     parser = ConfigParser({**imports, **options, **parts, **given})
     hard_pass: HardPass | SemanticLosses | None = parser.get_parsed_content("hard_pass")
     return hard_pass
@@ -81,7 +86,7 @@ def _without_files(part: Any) -> Any:
         return [_without_files(value) for value in part]
     if isinstance(part, str) and "style_flows(" in part:
         return "@bank"
-    return "@statistics" if isinstance(part, str) and "StyleStatisticsDataset" in part else part
+    return "@gaussians" if isinstance(part, str) and "load_gaussian_styles(" in part else part
 
 
 def make_trainer(
@@ -110,7 +115,7 @@ def measure(
     batch = {"image": images, "label": (images[:, :1] > 0.5).float()}
     start = {
         level: (torch.randn(50, size, generator=generator), 0.5 + torch.rand(50, size, generator=generator))
-        for level, size in ((2, 32), (3, 16), (4, 16))
+        for level, size in ((2, 32), (3, 16), (4, 16), (IMAGE_LEVEL, channels))
     }
     trainers = {
         name: make_trainer(hard_pass_of(name, start), task_of(name, channels), batch, steps) for name in methods

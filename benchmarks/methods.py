@@ -132,13 +132,20 @@ def run(
 
 
 def finished(folder: Path = CELLS) -> dict[tuple[str, float], list[tuple[Cell, dict[str, Any]]]]:
-    """Return the finished cells of each data set and share of its training cases."""
+    """Return the finished cells of each data set and share of its training cases.
+
+    Raises:
+        ValueError: two records of one cell, of which one is of other settings than the rest.
+    """
     found: dict[tuple[str, float], list[tuple[Cell, dict[str, Any]]]] = {}
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         request = record["request"]
         cell = Cell(request["source"], request["method"], request["seed"])
-        found.setdefault((record["dataset"], request["train_fraction"]), []).append((cell, record))
+        records = found.setdefault((record["dataset"], request["train_fraction"]), [])
+        if any(cell == other for other, _ in records):
+            raise ValueError(f"{path}: a second record of {cell.name}, of other settings. Remove the one not wanted.")
+        records.append((cell, record))
     return found
 
 

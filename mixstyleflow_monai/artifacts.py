@@ -146,19 +146,19 @@ def read_manifest(artifact: str | os.PathLike[str], *, kind: str | None = None) 
 
 
 def check_lineage(network: Mapping[str, Any], flows: Mapping[str, Any]) -> None:
-    """Refuse flows that were made from another network than the one to start from, or from none of its ancestors.
+    """Refuse flows or statistics of another network than the one to start from, or of none of its ancestors.
 
     Args:
         network: manifest of the network that Phase III starts from.
-        flows: manifest of the style flows.
+        flows: manifest of the style flows or of the statistics.
     """
     described = flows["made_from"]["network"]["sha256"]
     known = [network["sha256"], *network.get("ancestors", [])]
     if described not in known:
         raise ValueError(
-            f"{flows['file']}: these flows describe the network {described[:12]}..., but training would start from "
+            f"{flows['file']}: its styles describe the network {described[:12]}..., but training would start from "
             f"{network['sha256'][:12]}..., which does not descend from it. Channel statistics of one network mean "
-            "nothing in another: run phase 2 on this network, or give the network that the flows were made from."
+            "nothing in another: run phase 2 on this network, or give the network that they were made from."
         )
 
 

@@ -96,6 +96,7 @@ def check_settings(phase: int, settings: Mapping[str, Any], description: Dataset
     from mixstyleflow_monai.losses import SegmentationLoss
     from mixstyleflow_monai.styles import FlowStyleMix
 
+    _check_selection(phase, settings)
     if phase == 1:
         SegmentationLoss(settings["activation"], settings["loss"])
         given = {name: settings[name] for name in TASK_SETTINGS}
@@ -104,7 +105,7 @@ def check_settings(phase: int, settings: Mapping[str, Any], description: Dataset
             Task.from_dataset(description, given.pop("image_size"), **given)
     elif phase == 2:
         options = ("spread", "log_scale_bound", "clamp", "clip_to_envelope", "clamp_means", "std_floor")
-        levels = dict.fromkeys(settings["levels"], 2)
+        levels = dict.fromkeys(_levels("levels", settings), 2)
         StyleFlowBank(
             levels,
             settings["temperatures"],
@@ -112,7 +113,7 @@ def check_settings(phase: int, settings: Mapping[str, Any], description: Dataset
             **{key: settings[key] for key in options},
         )
     elif settings["stylizer"] is not None:
-        keys = ("probability", "alpha", "style_per", "weight_per", "weight_law")
+        keys = ("probability", "alpha", "style_per", "weight_per", "weight_law", "blur_sigma")
         FlowStyleMix(StyleFlowBank(), output=settings["stylized_output"], **{key: settings[key] for key in keys})
 
 
@@ -126,12 +127,56 @@ def check_style_levels(flows: Mapping[str, Any], styles: Mapping[str, Any]) -> N
     Raises:
         ValueError: a level is missing.
     """
-    asked, there = list(styles["style_levels"]), list(flows["levels"])
+    asked, there = _levels("style_levels", styles), _levels("levels", flows)
     if not set(asked) <= set(there):
         raise ValueError(
             f"style_levels={asked}: phase 2 is to fit flows of the levels {there} alone. Give --style_levels some of "
             "these, or --phase2:levels (and their --phase2:temperatures) all of those."
         )
+
+
+def check_image_level(images: Mapping[str, Any], flows: Mapping[str, Any]) -> None:
+    """Check that phase 2 is not to fit flows of the image itself where phase 1 makes all images alike.
+
+    Args:
+        images: settings of phase 1.
+        flows: settings of phase 2.
+
+    Raises:
+        ValueError: level 5 with z-scored images.
+    """
+    from mixstyleflow_monai.styles.level_mix import IMAGE_LEVEL, NO_IMAGE_LEVEL
+
+    levels = _levels("levels", flows)
+    if images["intensity"] == "z_score" and IMAGE_LEVEL in levels:
+        raise ValueError(f"levels={levels} with intensity='z_score': {NO_IMAGE_LEVEL}")
+
+
+def _check_selection(phase: int, settings: Mapping[str, Any]) -> None:
+    """Check how weights are averaged and chosen."""
+    from torch import nn
+
+    from mixstyleflow_monai.engines import PublishModel, WeightAverage
+    from mixstyleflow_monai.engines.stylized_validation import check_stylizer
+
+    selection = settings["selection"]
+    if phase == 2 or selection != "best_stylized":
+        PublishModel("", "", nn.Identity(), selection=selection)
+    # The default of phase 3 is what the training uses.
+    elif settings["selection_stylizer"] is None or (
+        settings["selection_stylizer"] == "@stylizer" and settings["stylizer"] is None
+    ):
+        check_stylizer(None, has_painter=phase == 3)
+    if phase != 2:
+        WeightAverage(nn.Identity(), settings["weight_average"])
+
+
+def _levels(name: str, settings: Mapping[str, Any]) -> list[int]:
+    """Return the levels that an option names."""
+    value = settings[name]
+    if not isinstance(value, list | tuple) or not all(type(level) is int for level in value):
+        raise ValueError(f"{name}={value!r}: expected a list of levels, such as [2,3,4].")
+    return list(value)
 
 
 def _no_such_option(

@@ -17,7 +17,13 @@ import pandas as pd
 from mixstyleflow_monai import bundle_paths
 from mixstyleflow_monai.artifacts import atomic_path, differences, manifest_path, read_manifest, sha256_file, write_json
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
-from mixstyleflow_monai.options import check_overlays, check_settings, check_style_levels, overrides_by_phase
+from mixstyleflow_monai.options import (
+    check_image_level,
+    check_overlays,
+    check_settings,
+    check_style_levels,
+    overrides_by_phase,
+)
 
 if TYPE_CHECKING:
     from mixstyleflow_monai.tracking import WholeRun
@@ -90,6 +96,8 @@ def run(
     settings = {step.name: _settings(root, step) for step in steps}
     for step in steps:
         check_settings(step.phase, settings[step.name], description)
+    if {"phase1", "phase2"} <= settings.keys():
+        check_image_level(settings["phase1"], settings["phase2"])
     if {"phase2", "phase3"} <= settings.keys():
         check_style_levels(settings["phase2"], settings["phase3"])
     request = _request(root, description.sha256, seed, overlays, by_phase)

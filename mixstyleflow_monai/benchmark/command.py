@@ -19,7 +19,13 @@ from mixstyleflow_monai.benchmark.steps import count_steps, describe_steps
 from mixstyleflow_monai.benchmark.tables import write_tables
 from mixstyleflow_monai.bundle_paths import check_no_hash
 from mixstyleflow_monai.data import check_headers, load_dataset
-from mixstyleflow_monai.options import check_overlays, check_settings, check_style_levels, overrides_by_phase
+from mixstyleflow_monai.options import (
+    check_image_level,
+    check_overlays,
+    check_settings,
+    check_style_levels,
+    overrides_by_phase,
+)
 
 logger = logging.getLogger(__name__)
 CONTROL = "PermutedStyleMix"
@@ -117,8 +123,13 @@ def _plan(
         overrides=overrides_by_phase(root, settings, benchmark),
     )
     _check_styles(plan)
-    for phase in (1, 2, 3) if any(map(plan.needs_flows, plan.methods)) else (1, 3):
-        check_settings(phase, plan.settings(phase), description)
+    check_settings(1, plan.settings(1), description)
+    if any(map(plan.needs_flows, plan.methods)):
+        check_settings(2, plan.settings(2), description)
+        check_image_level(plan.settings(1), plan.settings(2))
+    for method in plan.methods:
+        if method != PHASE_ONE:
+            check_settings(3, plan.settings(3, method), description)
     return plan
 
 

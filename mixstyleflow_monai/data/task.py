@@ -65,9 +65,10 @@ class Task:
         """Normalise sequences and check the values."""
         if self.spatial_dims not in (2, 3):
             raise ValueError(f"spatial_dims={self.spatial_dims!r}: expected 2 (images) or 3 (volumes).")
-        if isinstance(self.image_size, int | float):
-            raise ValueError(f"image_size={self.image_size}: expected two numbers, [height, width], multiples of 16.")
-        size = tuple(int(n) for n in self.image_size)
+        pixels = _numbers("image_size", self.image_size, "[height, width], multiples of 16, such as [224,224]")
+        if any(not n.is_integer() for n in pixels):
+            raise ValueError(f"image_size={list(pixels)}: expected two whole numbers of pixels, multiples of 16.")
+        size = tuple(int(n) for n in pixels)
         if len(size) != 2 or any(n < 16 or n % 16 for n in size):
             padded = [max(16, (n + 15) // 16 * 16) for n in size]
             raise ValueError(
@@ -76,12 +77,12 @@ class Task:
             )
         object.__setattr__(self, "image_size", size)
         if self.pixel_spacing is not None:
-            spacing = _numbers("pixel_spacing", self.pixel_spacing)
+            spacing = _numbers("pixel_spacing", self.pixel_spacing, "such as [1.0,1.0], or null")
             if len(spacing) != 2 or any(not s > 0 for s in spacing):
                 raise ValueError(f"pixel_spacing={list(spacing)}: expected two positive numbers in mm, or null.")
             object.__setattr__(self, "pixel_spacing", spacing)
         if self.percentiles is not None:
-            limits = _numbers("percentiles", self.percentiles)
+            limits = _numbers("percentiles", self.percentiles, "such as [2,98], or null")
             if len(limits) != 2 or not 0 <= limits[0] < limits[1] <= 100:
                 raise ValueError(f"percentiles={list(limits)}: expected 0 <= low < high <= 100, or null.")
             object.__setattr__(self, "percentiles", limits)
@@ -253,12 +254,13 @@ class Task:
         return Compose([*self.inference_preprocessing().transforms, *load_label])
 
 
-def _numbers(name: str, values: Any) -> tuple[float, ...]:
-    """Return the values as numbers; the error names the option."""
+def _numbers(name: str, values: Any, expected: str) -> tuple[float, ...]:
+    """Return the values as numbers; the error names the option and what is expected."""
     try:
-        return tuple(float(value) for value in values)
+        # A word is a sequence of letters, and "224" one of digits.
+        return tuple(float(value) for value in ([values] if isinstance(values, str) else values))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}={values!r}: expected two numbers, such as [1.0,1.0], or null.") from error
+        raise ValueError(f"{name}={values!r}: expected two numbers, {expected}.") from error
 
 
 def _checked_intensity(
@@ -269,7 +271,7 @@ def _checked_intensity(
             raise ValueError(f"intensity={intensity!r}: expected one of {INTENSITIES} or a window [low, high].")
         checked: str | tuple[float, float] = intensity
     else:
-        window = tuple(float(value) for value in intensity)
+        window = _numbers("intensity", intensity, f"a window [low, high], or one of {INTENSITIES}")
         if len(window) != 2 or not window[0] < window[1]:
             raise ValueError(f"intensity={list(window)}: expected a window of two numbers, low < high.")
         checked = (window[0], window[1])

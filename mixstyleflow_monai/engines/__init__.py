@@ -37,7 +37,12 @@ from mixstyleflow_monai.engines.style_flow_trainer import (
 )
 from mixstyleflow_monai.engines.style_preview import StylePreview
 from mixstyleflow_monai.engines.style_report import StyleFlowReport, StylePanels
-from mixstyleflow_monai.engines.style_statistics import StyleStatisticsDataset, gather_statistics, style_statistics_file
+from mixstyleflow_monai.engines.style_statistics import (
+    StyleStatisticsDataset,
+    gather_statistics,
+    load_gaussian_styles,
+    style_statistics_file,
+)
 from mixstyleflow_monai.engines.stylized_validation import StylizedValidation
 from mixstyleflow_monai.engines.weight_average import AverageWeights, WeightAverage
 
@@ -73,6 +78,7 @@ __all__ = [
     "latest_checkpoint",
     "learning_rate_schedule",
     "leave_to_first_process",
+    "load_gaussian_styles",
     "load_network",
     "load_style_flows",
     "mean_log_likelihood",

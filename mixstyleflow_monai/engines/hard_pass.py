@@ -1,7 +1,8 @@
 """The second pass of a training step, on hard examples: what Phase III has and Phase I has not.
 
-Every compared method of single-source generalization is a `HardPass` with another stylizer (hard images), another
-perturbation (hard features), or other weights; nothing else of a training changes.
+A compared method of single-source generalization is a `HardPass` with another stylizer (hard images), another
+perturbation (hard features), or other weights; nothing else of a training changes. The one exception is SAN-SAW, which
+has layers of its own and `mixstyleflow_monai.engines.SemanticLosses` in the place of this pass.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class HardPass:
         for name, value in weights.items():
             if not value >= 0:
                 raise ValueError(f"{name}={value}: expected a number of at least 0.")
-        _check_range(stylizer, image_activation)
+        check_range(stylizer, image_activation)
         self.stylizer = stylizer
         self.perturbation = perturbation
         self.views = views
@@ -210,7 +211,16 @@ class HardPass:
             yield
 
 
-def _check_range(stylizer: Any, image_activation: str) -> None:
+def check_range(stylizer: Any, image_activation: str) -> None:
+    """Refuse a stylizer for images of another range than the network's.
+
+    Args:
+        stylizer: or None.
+        image_activation: of the network, see `DualDecoderNet`.
+
+    Raises:
+        ValueError: it makes images in [0, 1], and those of the network are z-scored.
+    """
     parts = stylizer.modules() if isinstance(stylizer, nn.Module) else ()
     wrong = sorted({type(part).__name__ for part in parts if isinstance(part, BigAug | MaxStyle)})
     if wrong and image_activation == "instance_norm":

@@ -20,6 +20,7 @@ from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
 from mixstyleflow_monai.processes import alone, is_first
 from mixstyleflow_monai.report.figures import save_panel
 from mixstyleflow_monai.styles import FlowStyleMix
+from mixstyleflow_monai.styles.images import makes_z_scored_images, scale_to_unit_range_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ class StylePreview:
     Adds to ``engine.state.metrics``, so that logs and trackers get them: ``reconstruction_psnr`` in dB on clean images;
     with flows also ``stylised_dice``, the Dice (0 to 100) that a frozen copy of the network the training started from
     reaches on stylised images, and ``plain_dice``, the same on the images themselves. If the first falls far below the
-    second, anatomy was lost. Writes ``panels/epoch_0001.png`` and so on.
+    second, anatomy was lost. Writes ``panels/epoch_0001.png`` and so on. Z-scored images are brought to [0, 1] for the
+    PSNR and the panels, see `in_unit_range`.
 
     Args:
         network: network in training.
@@ -135,15 +137,22 @@ class StylePreview:
         with untracked_batch_norm(network):
             latent = network.encode(images)
             reconstruction = network.decode_image(latent)
-        numbers = {"reconstruction_psnr": float(peak_signal_to_noise_ratio(reconstruction, images).mean())}
-        rows = {"image": images, "reconstruction": reconstruction}
+        rows = in_unit_range(network, images, {"image": images, "reconstruction": reconstruction})
+        numbers = {"reconstruction_psnr": float(peak_signal_to_noise_ratio(*rows.values()).mean())}
         if self.stylizer is not None and self.judge is not None:
             styled = stylised_rows(self.stylizer, network, images, latent, seed)
             numbers["plain_dice"] = batch_dice(self.judge, images, self.target, self.encoding)
             # The last row is the hardest: out of domain, for flows.
             numbers["stylised_dice"] = batch_dice(self.judge, [*styled.values()][-1], self.target, self.encoding)
-            rows.update(styled)
+            rows.update(in_unit_range(network, images, styled))
         return numbers, rows
+
+
+def in_unit_range(network: nn.Module, images: Tensor, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the rows as they are, or where images are z-scored scaled by the range of each slice and channel."""
+    if not makes_z_scored_images(network):
+        return rows
+    return {name: scale_to_unit_range_of(images, row) for name, row in rows.items()}
 
 
 def frozen_copy(network: DualDecoderNet, path: str | Path | None = None) -> DualDecoderNet:

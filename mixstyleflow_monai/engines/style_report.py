@@ -17,6 +17,7 @@ from mixstyleflow_monai.data import RegionEncoding, SliceDataset
 from mixstyleflow_monai.engines.style_preview import (
     batch_dice,
     choose_slices,
+    in_unit_range,
     stylised_rows,
     warn_if_poor,
 )
@@ -26,7 +27,6 @@ from mixstyleflow_monai.losses import peak_signal_to_noise_ratio
 from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
 from mixstyleflow_monai.report.figures import save_panel
 from mixstyleflow_monai.styles import FlowStyleMix
-from mixstyleflow_monai.styles.images import makes_z_scored_images, scale_to_unit_range_of
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class StyleFlowReport:
         training = [(module, module.training) for module in self.bank.modules()]
         stylizer = FlowStyleMix(self.bank)
         rows = stylised_rows(stylizer, self.network, images, latent)
-        shown = _in_unit_range(self.network, images, {"reconstruction": reconstruction, "image": images})
+        shown = in_unit_range(self.network, images, {"reconstruction": reconstruction, "image": images})
         report: dict[str, Any] = {
             "reconstruction_psnr": float(peak_signal_to_noise_ratio(*shown.values()).mean()),
             "plain_dice": batch_dice(self.network, images, target, self.encoding),
@@ -122,7 +122,7 @@ class StyleFlowReport:
         panel = {name: shown[name] for name in ("image", "reconstruction")}
         save_panel(
             self.output_dir / "panels" / "styles.png",
-            {name: row[:8] for name, row in {**panel, **_in_unit_range(self.network, images, rows)}.items()},
+            {name: row[:8] for name, row in {**panel, **in_unit_range(self.network, images, rows)}.items()},
             contours={"image": self.encoding.masks_of_target(target)[:8]},
             title=f"reconstruction {report['reconstruction_psnr']:.1f} dB, Phase I Dice plain "
             f"{report['plain_dice']:.1f}, out of domain {report['stylised_dice']:.1f}",
@@ -143,13 +143,6 @@ class StyleFlowReport:
             result[f"spread_of_means_{label}"] = _spread_ratio(means, mean)
             result[f"spread_of_stds_{label}"] = _spread_ratio(stds, std)
         return result
-
-
-def _in_unit_range(network: DualDecoderNet, images: Tensor, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the rows as they are, or where images are z-scored scaled by the range of each slice and channel."""
-    if not makes_z_scored_images(network):
-        return rows
-    return {name: scale_to_unit_range_of(images, row) for name, row in rows.items()}
 
 
 def _spread_ratio(sampled: Tensor, real: Tensor) -> float:
@@ -193,7 +186,7 @@ class StylePanels:
         for draw in range(2):
             styled = stylised_rows(self.stylizer, self.network, images, latent, self.seed + draw)
             rows.update({f"{name}, draw {draw + 1}": row for name, row in styled.items()})
-        rows = _in_unit_range(self.network, images, rows)
+        rows = in_unit_range(self.network, images, rows)
         order = sorted(rows, key=lambda name: ("out" in name, "in domain" in name))
         cases = [str(name) for name in engine.state.batch.get("case_id", ())]
         save_panel(

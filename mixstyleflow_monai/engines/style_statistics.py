@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from mixstyleflow_monai.artifacts import (
+    check_lineage,
     check_same_sources,
     manifest_path,
     read_manifest,
@@ -22,7 +23,7 @@ from mixstyleflow_monai.artifacts import (
 from mixstyleflow_monai.data import TrainingLoader, epoch_seed
 from mixstyleflow_monai.engines.segmentation_trainer import denoising_input
 from mixstyleflow_monai.networks import DualDecoderNet, style_batch_norm
-from mixstyleflow_monai.styles import IMAGE_LEVEL, channel_statistics
+from mixstyleflow_monai.styles import IMAGE_LEVEL, GaussianStyleBank, channel_statistics
 from mixstyleflow_monai.styles.images import makes_z_scored_images
 from mixstyleflow_monai.styles.level_mix import NO_IMAGE_LEVEL
 
@@ -109,6 +110,22 @@ def load_statistics(path: str | os.PathLike[str], part: str) -> Statistics:
     if not levels:
         raise ValueError(f"{path}: no part {part!r}; run phase 2 again.")
     return {level: (tensors[f"{part}.{level}.mean"], tensors[f"{part}.{level}.std"]) for level in levels}
+
+
+def load_gaussian_styles(
+    path: str | os.PathLike[str], network_path: str | os.PathLike[str], device: str | torch.device = "cpu"
+) -> GaussianStyleBank:
+    """Fit Gaussians to the training images' statistics, and refuse those of another network.
+
+    Args:
+        path: ``style_statistics.pt`` of Phase II, with its manifest.
+        network_path: ``model.pt`` that training starts from, with its manifest.
+        device: where to put them.
+    """
+    manifest = read_manifest(path, kind="style_statistics")
+    check_lineage(read_manifest(network_path, kind="segmentation_network"), manifest)
+    batch_norm = manifest["settings"].get("batch_norm", "batch")
+    return GaussianStyleBank(load_statistics(path, "train"), batch_norm=batch_norm).to(device)
 
 
 def style_statistics_file(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mixstyleflow_monai.data import ProcessSampler, SliceDataset, epoch_seed
 from mixstyleflow_monai.engines.computation import SegmentationEvaluator
-from mixstyleflow_monai.engines.hard_pass import HardPass, Stylizer
+from mixstyleflow_monai.engines.hard_pass import Stylizer, check_range
 from mixstyleflow_monai.engines.style_preview import frozen_copy
 from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
 from mixstyleflow_monai.processes import alone
@@ -73,8 +73,7 @@ class StylizedValidation:
         amp: bool | str = False,
     ) -> None:
         stylizer = check_stylizer(stylizer, has_painter=painter_path is not None)
-        # The range of images that a stylizer makes must be the network's, as in training.
-        HardPass(stylizer, image_activation="instance_norm" if makes_z_scored_images(network) else "sigmoid")
+        check_range(stylizer, "instance_norm" if makes_z_scored_images(network) else "sigmoid")
         painter = None
         if painter_path is not None and getattr(stylizer, "needs_latent", True):
             painter = frozen_copy(network, painter_path)

@@ -40,6 +40,8 @@ def describe_metadata(metadata: Mapping[str, Any], weights: Weights) -> dict[str
     for entry in _tensors(content):
         if "modality" in entry:
             entry.update(num_channels=task.in_channels, channel_def=images, modality=modality)
+            if task.intensity == "z_score":
+                entry.update(value_range=[])  # no bounds
     output = content["network_data_format"]["outputs"]["pred"]
     output.update(num_channels=task.out_channels, channel_def=label_names(task))
     labels = content["network_data_format"].get("post_processed_outputs", {}).get("pred")
@@ -49,7 +51,7 @@ def describe_metadata(metadata: Mapping[str, Any], weights: Weights) -> dict[str
     dataset = manifest_dataset(weights)
     content.update(
         data_source=f"{dataset}; trained on its domain {_source(manifest)!r}, see docs/data_license.txt",
-        image_classes=f"{task.in_channels} channel(s), scaled to [0, 1] for the network",
+        image_classes=f"{task.in_channels} channel(s), {_input_range(task)} for the network",
         label_classes=f"single-channel label map, 0 background; regions: {regions}",
         pred_classes=_prediction(task),
         eval_metrics=weights.evaluation,
@@ -61,6 +63,10 @@ def _tensors(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the descriptions of all inputs and outputs of all networks."""
     formats = [value for key, value in content.items() if key.endswith("_data_format")]
     return [entry for form in formats for part in ("inputs", "outputs") for entry in form[part].values()]
+
+
+def _input_range(task: Task) -> str:
+    return "z-scored slice by slice" if task.intensity == "z_score" else "scaled to [0, 1]"
 
 
 def _prediction(task: Task) -> str:

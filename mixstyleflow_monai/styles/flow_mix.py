@@ -73,6 +73,8 @@ class FlowStyleMix(LevelStyleMix):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        if isinstance(levels, int | float | str):
+            raise ValueError(f"style_levels={levels!r}: expected a list of levels, such as [2,3,4].")
         wanted = tuple(bank.levels if levels is None else levels)
         if not wanted or len(set(wanted)) != len(wanted) or not set(wanted) <= set(bank.levels):
             raise ValueError(

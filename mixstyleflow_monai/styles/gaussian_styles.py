@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mixstyleflow_monai.flows.style_flow_bank import DEFAULT_TEMPERATURES
+from mixstyleflow_monai.networks import STYLE_BATCH_NORMS
 from mixstyleflow_monai.styles.level_mix import IMAGE_LEVEL
 from mixstyleflow_monai.styles.sampling import check_positive
 
@@ -25,6 +26,8 @@ class GaussianStyleBank(nn.Module):
         statistics: level -> (means, standard deviations) of training images, (N, C) each, N >= 2; phase 2 gathers them.
         temperatures: level -> T; None takes the flows' defaults.
         std_floor: smallest standard deviation, > 0.
+        batch_norm: how the network's batch norm was set when the statistics were gathered, "batch" or "running"; the
+            stylizer sets it likewise.
 
     Raises:
         ValueError: fewer than two images, a level without a temperature, or a value out of its range.
@@ -36,8 +39,12 @@ class GaussianStyleBank(nn.Module):
         temperatures: Mapping[int, float] | Mapping[str, float] | None = None,
         *,
         std_floor: float = 1e-6,
+        batch_norm: str = "batch",
     ) -> None:
         super().__init__()
+        if batch_norm not in STYLE_BATCH_NORMS:
+            raise ValueError(f"style_batch_norm={batch_norm!r}: expected one of {STYLE_BATCH_NORMS}.")
+        self.batch_norm = batch_norm
         given = {int(level): float(t) for level, t in (temperatures or _default()).items()}
         self.levels = tuple(sorted(statistics))
         missing = [level for level in self.levels if level not in given]

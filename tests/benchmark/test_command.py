@@ -195,6 +195,14 @@ def test_dry_run_trains_nothing_and_counts_steps(
         ({"reuse": "nowhere/cells"}, r"--reuse nowhere/cells: no such folder\. Give the cells/ folder"),
         ({"image_size": [40, 40]}, r"image_size=\[40, 40\]: expected two multiples of 16 .* Use \[48, 48\]"),
         ({"phase3:style_per": "volume"}, r"style_per='volume'"),
+        (
+            {"phase3:selection": "best_stylized", "methods": "mixstyleflow,dsu"},
+            r"selection_stylizer, which is null.*overlay best_stylized\.json",
+        ),
+        (
+            {"overlay": "image_styles", "intensity": "z_score", "methods": "mixstyleflow"},
+            r"levels=\[2, 3, 4, 5\] with intensity='z_score'",
+        ),
         ({"job": 1}, r"--job: no such option; did you mean 'jobs'"),
         ({"no_such_option": 1}, r"--no_such_option: no such option\. Options are those of `benchmark --help`"),
         ({"seconds_per_step": -1.0, "dry_run": True}, r"--seconds_per_step -1.0"),

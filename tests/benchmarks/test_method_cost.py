@@ -16,7 +16,7 @@ def statistics() -> dict[int, tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(0)
     return {
         level: (torch.randn(9, size, generator=generator), 0.5 + torch.rand(9, size, generator=generator))
-        for level, size in ((2, 32), (3, 16), (4, 16))
+        for level, size in ((2, 32), (3, 16), (4, 16), (5, 1))
     }
 
 
@@ -40,11 +40,11 @@ def test_unknown_method_is_told(statistics: dict[int, tuple[Tensor, Tensor]]) ->
 def test_table_has_a_row_a_method_and_the_baseline_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     try:
-        main("tri_d,rand_conv,san_saw", image_size=16, batch_size=2, steps=1, rounds=2)
+        main("tri_d,rand_conv,san_saw,flow_and_image_styles", image_size=16, batch_size=2, steps=1, rounds=2)
     finally:
         torch.set_num_threads(threads)
     rows = {
         line.split("│")[1].strip(): line.split("│") for line in capsys.readouterr().out.splitlines() if "│ " in line
     }
-    assert set(rows) == {"no_stylizer", "tri_d", "rand_conv", "san_saw"}
+    assert set(rows) == {"no_stylizer", "tri_d", "rand_conv", "san_saw", "flow_and_image_styles"}
     assert rows["no_stylizer"][3].strip() == "1.00"

@@ -60,6 +60,12 @@ def test_tables_need_finished_cells_alone(tmp_path: Path) -> None:
     assert list(finished(cells)) == [("discs", 1.0)]
 
 
+def test_two_records_of_one_cell_are_not_pooled(tmp_path: Path) -> None:
+    cells = write(tmp_path / "cells", record("phase1", 0, 60.0), record("dsu", 0, 60.0), record("dsu", 0, 70.0))
+    with pytest.raises(ValueError, match=r"2\.json: a second record of home, dsu, seed 0, of other settings"):
+        report(cells)
+
+
 def test_finished_cells_are_gathered_and_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[dict[str, Any]] = []
 

@@ -161,7 +161,7 @@ def test_flows_beside_another_network_are_refused(
     output = with_models(volume_chain.phase2, tmp_path, DualDecoderNet(1, 1).state_dict())
     options = {"dataset_dir": str(volume_chain.dataset), "output_dir": str(output)}
     text = user_error(lambda: run_bundle(2, config, **options), ValueError)
-    assert "style_flows.pt: these flows describe the network" in text
+    assert "style_flows.pt: its styles describe the network" in text
 
 
 @pytest.mark.parametrize("phase", PHASE_BUNDLES)

@@ -13,6 +13,7 @@ import torch
 from mixstyleflow_monai.artifacts import read_manifest
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.flows import StyleFlowBank
+from mixstyleflow_monai.styles import level_mix
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / PHASE_BUNDLES[3]
 
@@ -34,6 +35,17 @@ def test_joint_flows_are_trained_recorded_and_drawn_from(
     assert all(bool(value.isfinite().all()) for value in weights.values())
     made_from = read_manifest(trained / "models" / "model.pt")["made_from"]
     assert made_from["style_flows"]["sha256"] == read_manifest(path)["sha256"]
+
+
+def test_gaussians_take_the_batch_norm_of_their_statistics(
+    chain: Any, train_phase: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flows = train_phase(2, chain, style_batch_norm="running")
+    used: list[str] = []
+    original = level_mix.style_batch_norm
+    monkeypatch.setattr(level_mix, "style_batch_norm", lambda net, kind: used.append(kind) or original(net, kind))
+    train_phase(3, chain, ("methods/gaussian_styles",), phase2_dir=str(flows), probability=1.0)
+    assert set(used) == {"running"}
 
 
 def test_low_frequency_transfer_reaches_flows_and_their_controls(
@@ -69,6 +81,7 @@ def test_z_scored_images_go_through_all_phases(
         run_bundle(phase, "train", dataset_dir=str(images), output_dir=output, **given)
         task = read_manifest(Path(output) / "models" / "model.pt")["task"]
         assert (task["intensity"], task["image_activation"]) == ("z_score", "instance_norm")
+        assert (Path(output) / "panels" / ("styles.png" if phase == 2 else "epoch_0001.png")).is_file()
     folder = Path(folders["phase3_dir"])
     run_bundle(3, "evaluate", dataset_dir=str(images), output_dir=str(folder))
     assert json.loads((folder / "evaluation.json").read_text())["phase"] == 3

@@ -57,6 +57,17 @@ def test_interrupted_training_goes_on_with_the_layers(
     assert "normalization_losses" in user_error(lambda: train_phase(3, chain, OVERLAY, **other))
 
 
+def test_layers_without_the_losses_go_on_after_an_interruption(
+    chain: Any, train_phase: Callable[..., Path], tmp_path: Path
+) -> None:
+    options = {"normalization": "san_saw", "output_dir": str(tmp_path / "flows")}
+    for epochs in (1, 2):
+        folder = train_phase(3, chain, max_epochs=epochs, **options)
+    manifest = read_manifest(folder / "models" / "model.pt")
+    assert manifest["task"]["normalization"] == "san_saw"
+    assert manifest["settings"]["normalization_losses"] is None
+
+
 def test_losses_without_the_layers_are_refused_before_training(
     chain: Any, train_phase: Callable[..., Path], user_error: Callable[..., str]
 ) -> None:

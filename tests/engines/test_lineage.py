@@ -47,7 +47,7 @@ def test_flows_of_this_network_or_of_an_ancestor_load(tmp_path: Path) -> None:
 def test_flows_of_another_network_are_refused_with_both_hashes(tmp_path: Path) -> None:
     network, other = write_network(tmp_path / "a.pt", 0), write_network(tmp_path / "b.pt", 1)
     flows = write_flows(tmp_path / "style_flows.pt", network)
-    with pytest.raises(ValueError, match=r"style_flows.pt: these flows describe the network") as error:
+    with pytest.raises(ValueError, match=r"style_flows.pt: its styles describe the network") as error:
         load_style_flows(flows, other)
     for path in (network, other):
         assert read_manifest(path)["sha256"][:12] in str(error.value)

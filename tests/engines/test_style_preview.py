@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from mixstyleflow_monai.data import RegionEncoding, SliceDataset
-from mixstyleflow_monai.engines import StylePreview
+from mixstyleflow_monai.data.transforms import StandardizeSlicesd
+from mixstyleflow_monai.engines import StylePreview, style_preview
 from mixstyleflow_monai.engines.style_preview import batch_dice, choose_slices, stylised_rows
 from mixstyleflow_monai.networks import DualDecoderNet
 from mixstyleflow_monai.styles import FlowStyleMix
@@ -51,6 +53,27 @@ def test_preview_without_flows_measures_the_reconstruction(
     assert len(list((tmp_path / "panels").iterdir())) == 1
     preview(engine_at(3, 3))
     assert (tmp_path / "panels" / "epoch_0003.png").is_file()
+
+
+def test_z_scored_images_are_shown_and_measured_in_the_unit_range(
+    tmp_path: Path, dataset: SliceDataset, stylizer: FlowStyleMix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = DualDecoderNet(1, 1, image_activation="instance_norm")
+    preview = StylePreview(network, dataset, ENCODING, tmp_path, stylizer=stylizer)
+    preview.images = StandardizeSlicesd("image")({"image": preview.images.flatten(0, 1)})["image"].view_as(
+        preview.images
+    )
+    assert float(preview.images.amin()) < -0.2
+    judged: list[Tensor] = []
+    monkeypatch.setattr(style_preview, "batch_dice", lambda network, images, *_: judged.append(images) or 50.0)
+    numbers, rows = preview.measure()
+    assert (float(rows["image"].amin()), float(rows["image"].amax())) == (0.0, 1.0)
+    error = (rows["reconstruction"] - rows["image"]).square().flatten(1).mean(1)
+    assert numbers["reconstruction_psnr"] == pytest.approx(float((-10 * error.log10()).mean()), rel=1e-5)
+    # Anatomy is judged on what the network is used to.
+    assert torch.equal(judged[0], preview.images)
+    low, high = preview.images.amin((2, 3), keepdim=True), preview.images.amax((2, 3), keepdim=True)
+    torch.testing.assert_close(rows["out of domain"], (judged[1] - low) / (high - low))
 
 
 def test_preview_with_flows_judges_with_the_network_it_started_from(

@@ -16,6 +16,7 @@ from mixstyleflow_monai.data import SliceDataset, TrainingLoader
 from mixstyleflow_monai.engines import (
     StyleStatisticsDataset,
     gather_statistics,
+    load_gaussian_styles,
     save_state_dict,
     style_statistics_file,
 )
@@ -128,6 +129,15 @@ def test_file_is_made_once_and_again_for_other_settings(
     assert len(dataset) == 8
     assert {key: tuple(value.shape) for key, value in dataset[0].items()} == {"2.mean": (32,), "2.std": (32,)}
     assert len(StyleStatisticsDataset(path, "validation")) == 4
+    assert load_gaussian_styles(path, model).batch_norm == "batch"
+    make(batch_norm="running")
+    bank = load_gaussian_styles(path, model)
+    assert (bank.levels, bank.batch_norm) == ((2,), "running")
+    other = tmp_path / "other.pt"
+    save_state_dict(DualDecoderNet(1, 1), other)
+    write_manifest(other, "segmentation_network")
+    with pytest.raises(ValueError, match=r"style_statistics\.pt: its styles describe the network"):
+        load_gaussian_styles(path, other)
 
 
 def test_unknown_part_is_refused(tmp_path: Path, network: DualDecoderNet, loader: TrainingLoader) -> None:

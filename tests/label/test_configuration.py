@@ -117,7 +117,7 @@ def test_flows_of_another_network_are_refused(bundle: Path, items: list[dict[str
     manifest = read_manifest(flows)
     manifest["made_from"]["network"]["sha256"] = "0" * 64
     write_json(flows.with_name("style_flows.manifest.json"), manifest)
-    assert_refused(bundle, items, "these flows describe the network 000000000000")
+    assert_refused(bundle, items, "its styles describe the network 000000000000")
 
 
 def assert_refused(bundle: Path, items: list[dict[str, str]], *parts: str, weights: str = "model.pt") -> None:

@@ -67,7 +67,7 @@ def test_flows_are_installed_if_they_are_of_an_ancestor(phases: Path, tmp_path: 
     content = json.loads(manifest.read_text())
     content["made_from"]["network"]["sha256"] = "0" * 64
     manifest.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="these flows describe the network 000000000000"):
+    with pytest.raises(ValueError, match="its styles describe the network 000000000000"):
         serve.install_bundle(tmp_path, BUNDLE, None, foreign)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -54,6 +55,33 @@ def test_metadata_describe_the_task_of_the_weights_and_stay_valid(phase: int, ou
     assert content["version"] in content["changelog"]
     assert shipped["eval_metrics"] == {}
     assert content["eval_metrics"] == weights.evaluation
+
+
+@pytest.mark.parametrize("phase", PHASE_BUNDLES)
+@pytest.mark.parametrize(
+    ("facts", "value_range", "words"),
+    [
+        ({"intensity": "slice_range"}, [0, 1], "3 channel(s), scaled to [0, 1] for the network"),
+        (
+            {"intensity": "z_score", "image_activation": "instance_norm"},
+            [],
+            "3 channel(s), z-scored slice by slice for the network",
+        ),
+    ],
+)
+def test_range_of_the_images_is_that_of_the_task(
+    facts: dict[str, str], value_range: list[int], words: str, phase: int, outputs: dict[int, Path]
+) -> None:
+    shipped = json.loads((bundles_dir() / PHASE_BUNDLES[phase] / "configs" / "metadata.json").read_text())
+    found = find_weights(phase, outputs[phase])
+    content = describe_metadata(shipped, replace(found, task=replace(found.task, **facts)))  # type: ignore[arg-type]
+    jsonschema.validate(content, json.loads(SCHEMA.read_text()))
+    assert content["image_classes"] == words
+    assert content["network_data_format"]["inputs"]["image"]["value_range"] == value_range
+    for part in ("inputs", "outputs"):
+        for entry in content["reconstruction_data_format"][part].values():
+            assert entry["value_range"] == value_range
+    assert content["network_data_format"]["outputs"]["pred"]["value_range"] == []
 
 
 def test_metrics_are_what_the_evaluation_wrote(outputs: dict[int, Path]) -> None:

@@ -69,7 +69,7 @@ def test_flows_of_another_network_are_refused(own_outputs: dict[int, Path]) -> N
     model = own_outputs[2] / "models" / "model.pt"
     torch.save(DualDecoderNet(3, 2).state_dict(), model)
     sealed(model)
-    with pytest.raises(ValueError, match="these flows describe the network"):
+    with pytest.raises(ValueError, match="its styles describe the network"):
         find_weights(2, own_outputs[2])
 
 

@@ -145,6 +145,20 @@ def test_same_seed_gives_the_same_draws_and_global_randomness_is_untouched(bank:
     assert same(first.draw(2, probability=1.0), draws[0])
 
 
+def test_only_chosen_levels_are_drawn(bank: StyleFlowBank) -> None:
+    chosen = FlowStyleMix(bank, levels=[3], probability=1.0)
+    style = chosen.draw(5)
+    assert list(style.levels) == [3]
+    assert "levels=[3]" in repr(chosen)
+    assert "levels=" not in repr(FlowStyleMix(bank, levels=bank.levels))
+
+
+@pytest.mark.parametrize("levels", [[7], [], [3, 3], 3, "3"])
+def test_levels_that_the_bank_has_not_are_refused(bank: StyleFlowBank, levels: object) -> None:
+    with pytest.raises(ValueError, match="style_levels=.*expected"):
+        FlowStyleMix(bank, levels=levels)  # type: ignore[arg-type]
+
+
 def test_temperatures_of_a_level_can_be_changed(bank: StyleFlowBank) -> None:
     usual = FlowStyleMix(bank, probability=1.0).draw(300)
     # Strings, because JSON has no other keys.

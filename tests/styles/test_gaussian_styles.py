@@ -52,6 +52,11 @@ def test_bank_serves_the_stylizer_of_the_flows() -> None:
         FlowStyleMix(GaussianStyleBank(statistics()), temperatures={3: 1.0})
 
 
+@pytest.mark.parametrize("batch_norm", ["batch", "running"])
+def test_styles_are_put_in_with_the_batch_norm_of_their_statistics(batch_norm: str) -> None:
+    assert FlowStyleMix(GaussianStyleBank(statistics(), batch_norm=batch_norm)).batch_norm == batch_norm
+
+
 def test_unknown_level_is_refused() -> None:
     with pytest.raises(ValueError, match=r"level 3: this bank has levels \[2, 4\]"):
         GaussianStyleBank(statistics()).sample(3, 1)
@@ -63,6 +68,7 @@ def test_unknown_level_is_refused() -> None:
         (None, {"temperatures": {2: 1.0}}, "expected one for each level"),
         (None, {"temperatures": {2: 1.0, 4: -1.0}}, "temperature of level 4=-1.0"),
         (None, {"std_floor": 0.0}, "std_floor=0.0"),
+        (None, {"batch_norm": "eval"}, "style_batch_norm='eval': expected one of"),
         ({2: (torch.zeros(1, 3), torch.ones(1, 3))}, {}, "at least two images"),
         ({}, {}, "expected one for each level"),
     ],
