@@ -155,7 +155,7 @@ def test_only_chosen_levels_are_drawn(bank: StyleFlowBank) -> None:
 
 @pytest.mark.parametrize("levels", [[7], [], [3, 3], 3, "3"])
 def test_levels_that_the_bank_has_not_are_refused(bank: StyleFlowBank, levels: object) -> None:
-    with pytest.raises(ValueError, match="style_levels=.*expected"):
+    with pytest.raises(ValueError, match=r"style_levels=.*expected"):
         FlowStyleMix(bank, levels=levels)  # type: ignore[arg-type]
 
 
