@@ -27,12 +27,13 @@ NAMES = {"phase1": "Phase I", "baseline": "baseline", "phase3": "Phase III"}
 
 @dataclass(frozen=True)
 class Experiment:
-    """A data set, the settings laid over demo.json, and the seeds."""
+    """A data set, the seeds, the overlays, and the settings laid over them."""
 
     name: str
     dataset_dir: Path
     seeds: Sequence[int] = (0, 1, 2)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    overlay: str = "demo"
 
 
 def run_experiments(experiments: Sequence[Experiment], output: Path) -> None:
@@ -49,7 +50,7 @@ def run_one(experiment: Experiment, seed: int, output: Path) -> None:
     note, resumed = folder / "time.json", folder.exists()
     command = [sys.executable, "-m", "mixstyleflow_monai", "run"]
     command += ["--dataset_dir", str(experiment.dataset_dir), "--output_dir", str(folder)]
-    command += ["--seed", str(seed), "--overlay", "demo", "--baseline"]
+    command += ["--seed", str(seed), "--overlay", experiment.overlay, "--baseline"]
     for key, value in experiment.settings.items():
         command += [f"--{key}", json.dumps(value)]
     print(f"{experiment.name}, seed {seed}", flush=True)

@@ -20,9 +20,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "white_cells": {"image_size": [96, 96]},
     "fundus": {"image_size": [160, 160]},
     "nuclei": {"image_size": [128, 128]},
+    "white_cells_image_styles": {"image_size": [96, 96]},
     # The rival of styles: every image scaled by its own range.
     "white_cells_slice_range": {"image_size": [96, 96], "intensity": "slice_range"},
 }
+OVERLAYS = {"white_cells_image_styles": "demo,image_styles"}
+WITH_ALL_SEEDS = ("white_cells", "white_cells_image_styles")
 
 
 def main(
@@ -38,7 +41,7 @@ def main(
     Args:
         data: folder of the real images.
         output: folder for data sets, runs and tables.
-        tasks: some of "white_cells", "fundus", "nuclei", "white_cells_slice_range".
+        tasks: some of "white_cells", "white_cells_image_styles", "fundus", "nuclei", "white_cells_slice_range".
         seeds: of the trainings.
     """
     root = Path(output)
@@ -56,9 +59,10 @@ def main(
         reverse = root / "data" / "white_cells_reverse"
         if not (reverse / "dataset.json").is_file():
             resplit_dataset(str(dataset), "white_stain", str(reverse))
-        chosen, suffix = (seeds, "") if task == images else (seeds[:1], task.removeprefix(images))
-        experiments.append(Experiment(f"white_cells_yellow_to_white{suffix}", dataset, chosen, SETTINGS[task]))
-        experiments.append(Experiment(f"white_cells_white_to_yellow{suffix}", reverse, chosen, SETTINGS[task]))
+        chosen, suffix = seeds if task in WITH_ALL_SEEDS else seeds[:1], task.removeprefix(images)
+        for direction, folder in (("yellow_to_white", dataset), ("white_to_yellow", reverse)):
+            name, overlay = f"white_cells_{direction}{suffix}", OVERLAYS.get(task, "demo")
+            experiments.append(Experiment(name, folder, chosen, SETTINGS[task], overlay))
     run_experiments(experiments, root)
     report(experiments, root)
 

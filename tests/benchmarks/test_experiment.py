@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import experiment
+from benchmarks import experiment, real
 from benchmarks.experiment import Experiment, read_results, report, run_experiments
 from benchmarks.reconstruction import main as reconstruction
 
@@ -91,3 +91,20 @@ def test_seeds_go_round_and_a_second_call_leaves_the_rest_to_the_command(
 def test_reconstruction_explains_its_arguments() -> None:
     with pytest.raises(SystemExit, match=r"RUN DATASET"):
         reconstruction(["only_one"])
+
+
+def test_styles_of_the_image_are_an_overlay_in_both_directions_with_all_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Experiment] = []
+    monkeypatch.setattr(real, "run_experiments", lambda experiments, output: ran.extend(experiments))
+    for name in ("report", "make_folder_dataset", "resplit_dataset"):
+        monkeypatch.setattr(real, name, lambda *given, **named: None)
+    real.main(str(tmp_path), str(tmp_path), tasks=("white_cells_image_styles", "white_cells_slice_range"))
+    assert [(one.name, one.overlay, len(one.seeds)) for one in ran] == [
+        ("white_cells_yellow_to_white_image_styles", "demo,image_styles", 3),
+        ("white_cells_white_to_yellow_image_styles", "demo,image_styles", 3),
+        ("white_cells_yellow_to_white_slice_range", "demo", 1),
+        ("white_cells_white_to_yellow_slice_range", "demo", 1),
+    ]
+    assert [one.dataset_dir.name for one in ran] == ["white_cells", "white_cells_reverse"] * 2
