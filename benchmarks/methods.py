@@ -23,6 +23,7 @@ from mixstyleflow_monai.benchmark import benchmark
 from mixstyleflow_monai.benchmark.plan import BASELINE, PHASE_ONE, Cell
 from mixstyleflow_monai.benchmark.records import case_table
 from mixstyleflow_monai.benchmark.tables import markdown, method_table
+from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE
 
 CELLS = Path(__file__).parent / "cells"
@@ -43,7 +44,11 @@ METHODS = (
     "flow_styles_and_rand_conv",
     "flow_styles_and_big_aug",
 )
-FLOWS: dict[str, Any] = {"levels": [2, 3, 4, 5], "phase2:temperatures": {"2": 3.5, "3": 2.5, "4": 1.5, "5": 2.5}}
+_IMAGE_STYLES = json.loads((bundles_dir() / PHASE_BUNDLES[2] / "configs" / "image_styles.json").read_text("utf-8"))
+FLOWS: dict[str, Any] = {
+    "levels": _IMAGE_STYLES["levels"],
+    "phase2:temperatures": _IMAGE_STYLES["temperatures"],
+}
 """Phase II fits styles of the image as well, once for all methods; ``style_levels`` of a method says what it uses."""
 SLOW = ("max_style",)
 """Several times the cost of the others, so not on all data sets."""

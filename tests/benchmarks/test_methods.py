@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import methods
-from benchmarks.methods import CELLS, METHODS, SETTINGS, SLOW, finished, main, report
+from benchmarks.methods import CELLS, FLOWS, METHODS, SETTINGS, SLOW, finished, main, report
 from mixstyleflow_monai.benchmark import known_methods
 from mixstyleflow_monai.bundle_paths import bundles_dir
 
@@ -44,7 +44,10 @@ def test_committed_cells_are_what_their_names_and_hashes_say() -> None:
         digest = hashlib.sha256(json.dumps(content["request"], sort_keys=True).encode()).hexdigest()
         assert content["hash"] == digest, path.name
         assert path.stem.endswith(digest[:12]), path.name
-        assert content["request"]["overrides"]["1"]["amp"] is True, path.name
+        overrides = content["request"]["overrides"]
+        assert overrides["1"]["amp"] is True, path.name
+        assert overrides.get("2", {}).get("levels", FLOWS["levels"]) == FLOWS["levels"], path.name
+        assert overrides.get("2", {}).get("temperatures", FLOWS["phase2:temperatures"]) == FLOWS["phase2:temperatures"]
 
 
 def test_tables_need_finished_cells_alone(tmp_path: Path) -> None:

@@ -108,6 +108,8 @@ def test_control_without_flows_has_every_setting_of_the_flows() -> None:
     chains = [overlay(f"{kind}_styles_and_big_aug")["stylizer"]["stylizers"] for kind in ("flow", "permuted")]
     assert chains[0][1:] == chains[1][1:]
     pairs = [(train[3]["stylizer"], overlay("permuted_styles")["stylizer"]), (chains[0][0], chains[1][0])]
+    of_run = json.loads((configs[3] / "image_styles.json").read_text())
+    assert overlay("flow_and_image_styles") == {"method": "flow_and_image_styles", **of_run}
     recipe, of_recipe = overlay("flow_and_image_styles"), overlay("permuted_flow_and_image_styles")
     assert of_recipe == {**overlay("permuted_styles"), **recipe, "method": "permuted_flow_and_image_styles"}
     for flows, control in pairs:
