@@ -73,19 +73,31 @@ def main(*runs: str, dataset_dir: str) -> None:
         runs: folders with ``models/model.pt``.
         dataset_dir: the data set that they were trained on.
     """
-    description = load_dataset(dataset_dir)
     for run in runs:
-        path = Path(run) / "models" / "model.pt"
-        task = Task.from_model(path)
-        network = DualDecoderNet(**task.network_settings())
-        load_network(network, path)
-        data = SliceDataset(
-            description.datalist("validation"), task.training_preprocessing(), slices="labelled", progress=False
-        )
-        items = [data[k] for k in range(len(data))]
-        images = torch.stack([item["image"] for item in items])
-        target = torch.stack([item["label"] for item in items])
-        print(json.dumps({"run": str(run), **shifted_dice(network.eval(), task, images, target)}), flush=True)
+        print(json.dumps({"run": str(run), **shifts_of_run(Path(run), Path(dataset_dir))}), flush=True)
+
+
+def shifts_of_run(run: Path, dataset_dir: Path) -> dict[str, float]:
+    """Return `shifted_dice` of a trained network on the labelled validation slices of its source domain.
+
+    Args:
+        run: folder with ``models/model.pt``.
+        dataset_dir: the data set that it was trained on.
+    """
+    path = run / "models" / "model.pt"
+    task = Task.from_model(path)
+    network = DualDecoderNet(**task.network_settings())
+    load_network(network, path)
+    data = SliceDataset(
+        load_dataset(str(dataset_dir)).datalist("validation"),
+        task.training_preprocessing(),
+        slices="labelled",
+        progress=False,
+    )
+    items = [data[k] for k in range(len(data))]
+    images = torch.stack([item["image"] for item in items])
+    target = torch.stack([item["label"] for item in items])
+    return shifted_dice(network.eval(), task, images, target)
 
 
 def _ramp(images: Tensor) -> Tensor:

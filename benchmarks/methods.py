@@ -107,26 +107,16 @@ def run(
 ) -> int:
     """Train what is missing of one comparison, and put its finished cells into `CELLS`."""
     chosen = SETTINGS[name]
-    dataset = output / "data" / (chosen.data or name)
-    if not (dataset / DATASET_FILE).is_file():
-        if chosen.needs_images and images is None:
-            raise ValueError(f"{name}: --data is missing, the folder of the images that data_prep/examples describes.")
-        chosen.make(images, dataset)
     folder = output / name
     code = benchmark(
-        str(dataset),
+        str(dataset_of(name, images, output)),
         str(folder),
         methods=list(methods),
         seeds=list(seeds),
         sources=sources or chosen.sources,
-        train_fraction=chosen.train_fraction,
         jobs=jobs,
-        overlay="demo",
         reuse=str(CELLS),
-        tracking="none",
-        image_size=[chosen.image_size] * 2,
-        amp=True,
-        **FLOWS,
+        **common_settings(chosen),
     )
     CELLS.mkdir(exist_ok=True)
     for path in sorted((folder / "cells").glob("*.json")):
@@ -134,6 +124,33 @@ def run(
             with atomic_path(CELLS / path.name) as partial:
                 shutil.copyfile(path, partial)
     return code
+
+
+def dataset_of(name: str, images: Path | None, output: Path) -> Path:
+    """Return the data set of a comparison, made if it is not there yet.
+
+    Raises:
+        ValueError: real images are needed and ``images`` is None.
+    """
+    chosen = SETTINGS[name]
+    dataset = output / "data" / (chosen.data or name)
+    if not (dataset / DATASET_FILE).is_file():
+        if chosen.needs_images and images is None:
+            raise ValueError(f"{name}: --data is missing, the folder of the images that data_prep/examples describes.")
+        chosen.make(images, dataset)
+    return dataset
+
+
+def common_settings(chosen: Setting) -> dict[str, Any]:
+    """Return the settings of `benchmark` that all methods of a comparison share."""
+    return {
+        "train_fraction": chosen.train_fraction,
+        "overlay": "demo",
+        "tracking": "none",
+        "image_size": [chosen.image_size] * 2,
+        "amp": True,
+        **FLOWS,
+    }
 
 
 def finished(folder: Path = CELLS) -> dict[tuple[str, float], list[tuple[Cell, dict[str, Any]]]]:
@@ -196,10 +213,10 @@ def main(
         0, or 1 if a cell failed.
     """
     code = 0
-    for name in () if report_only else _words(tasks):
+    for name in () if report_only else words(tasks):
         if name not in SETTINGS:
             raise ValueError(f"--tasks: no comparison {name!r}, allowed: {', '.join(SETTINGS)}.")
-        wanted = SETTINGS[name].methods if methods is None else _words(methods)
+        wanted = SETTINGS[name].methods if methods is None else words(methods)
         numbers = (seeds,) if isinstance(seeds, int) else tuple(seeds)
         root = Path(data).resolve() if data else None
         code |= run(name, root, Path(output).resolve(), wanted, numbers, sources, jobs)
@@ -212,7 +229,8 @@ def main(
     return code
 
 
-def _words(value: str | Sequence[str]) -> tuple[str, ...]:
+def words(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Return names given as "a,b" or a sequence."""
     return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
 
 

@@ -1,0 +1,129 @@
+"""Tests of the study of one factor at a time; its trainings are those of the benchmark command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import factors, methods
+from benchmarks.factors import CELLS, RECIPE, VARIANTS, main, report
+from mixstyleflow_monai.artifacts import write_json
+from mixstyleflow_monai.benchmark import benchmark
+from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
+from tests.benchmark.squares import tiny_dataset
+
+
+def record(method: str, group: str, seed: int, shifted: float, unseen: float) -> dict[str, Any]:
+    """Return a finished cell."""
+    return {
+        "request": {"source": "home", "method": method, "seed": seed, "train_fraction": 1.0},
+        "dataset": "discs",
+        "group": group,
+        "held_in_shifts": {"plain": 95.0, "mean of shifts": shifted},
+        "source_mean_dice": 94.0,
+        "unseen_mean_dice": unseen,
+    }
+
+
+def phantom(task: str, folder: str, seed: int) -> None:
+    """Stand in for the generator of a phantom."""
+    write_json(Path(folder) / "dataset.json", {})
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, dict[str, Any]]:
+    """Train nothing; return what each group would have trained, by its folder."""
+    calls: dict[str, dict[str, Any]] = {}
+
+    def stand_in(dataset: str, folder: str, **settings: Any) -> int:
+        calls[Path(folder).name] = settings
+        write_json(Path(folder) / "cells" / f"{Path(folder).name}.json", record(RECIPE, "", 0, 0.0, 80.0))
+        return 0
+
+    monkeypatch.setattr(factors, "benchmark", stand_in)
+    monkeypatch.setattr(factors, "CELLS", tmp_path / "kept")
+    monkeypatch.setattr(factors, "shifts_of_run", lambda run, dataset: {"plain": 95.0, "mean of shifts": 90.126})
+    monkeypatch.setattr(methods, "make_phantom", phantom)
+    return calls
+
+
+def test_each_variant_changes_one_known_option_of_the_recipe() -> None:
+    configs = bundles_dir() / PHASE_BUNDLES[3] / "configs"
+    known = json.loads((configs / "train.json").read_text())
+    recipe = known | json.loads((configs / "methods" / f"{RECIPE}.json").read_text())
+    for name, variant in VARIANTS.items():
+        assert len(variant.phase3) + len(variant.training) == 1, name
+        for key, value in variant.phase3.items():
+            assert key in known, name
+            assert recipe[key] != value, name
+
+
+def test_what_a_method_may_not_change_is_a_training_of_its_own(
+    planned: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    factors.run("prostate_phantom", None, tmp_path, ["low_frequency", "average", "joint"], [0, 1])
+    assert list(planned) == ["recipe", "average", "joint"]
+    assert list(planned["recipe"]["methods"]) == ["no_stylizer", "mixstyleflow", RECIPE, "low_frequency"]
+    assert list(planned["average"]["methods"]) == ["no_stylizer", RECIPE]
+    assert (planned["average"]["phase3:weight_average"], planned["average"]["amp"]) == (0.98, True)
+    assert list(planned["joint"]["methods"]) == [RECIPE]
+    kept = json.loads((tmp_path / "kept" / "average.json").read_text())
+    assert (kept["group"], kept["held_in_shifts"]["mean of shifts"]) == ("average", 90.13)
+    overlay = tmp_path / "factors/prostate_phantom/bundles" / PHASE_BUNDLES[3] / "configs/methods/low_frequency.json"
+    content = json.loads(overlay.read_text())
+    assert (content["method"], content["stylized_output"], content["probability"]) == (
+        "low_frequency",
+        "low_frequency",
+        1.0,
+    )
+
+
+def test_finished_phases_are_taken_where_they_are_the_same(planned: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    for name in ("phase1", "phase2", "no_stylizer", "dsu"):
+        write_json(tmp_path / "prostate_phantom" / "home" / "seed0" / name / "models" / "a.json", {})
+    factors.run("prostate_phantom", None, tmp_path, ["average", "joint", "long_phase1"], [0])
+    seeds = {group: tmp_path / "factors" / "prostate_phantom" / group / "home" / "seed0" for group in planned}
+    taken = {group: sorted(p.name for p in folder.glob("*")) for group, folder in seeds.items()}
+    assert taken == {
+        "recipe": ["no_stylizer", "phase1", "phase2"],
+        "average": ["phase1", "phase2"],
+        "joint": ["phase1"],
+        "long_phase1": [],
+    }
+
+
+def test_the_plans_of_all_variants_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = tiny_dataset(tmp_path / "squares")
+    monkeypatch.setattr(factors, "benchmark", lambda *a, **k: benchmark(*a, dry_run=True, **k))
+    monkeypatch.setattr(factors, "dataset_of", lambda *a: dataset)
+    assert factors.run("prostate_phantom", None, tmp_path, list(VARIANTS), [0]) == 0
+
+
+def test_tables_need_finished_cells_alone(tmp_path: Path) -> None:
+    records = [
+        record(RECIPE, "recipe", 0, 90.0, 80.0),
+        record(RECIPE, "recipe", 1, 92.0, 84.0),
+        record("low_frequency", "recipe", 0, 91.0, 81.0),
+        record("no_stylizer", "average", 0, 85.0, 70.0),
+        record(RECIPE, "average", 0, 91.5, 82.0),
+    ]
+    for number, content in enumerate(records):
+        write_json(tmp_path / f"{number}.json", content)
+    rows = [line for line in report(tmp_path).splitlines() if line.startswith("| ")]
+    assert "| recipe |  | 91.0 ± 1.4 | 94.0 ± 0.0 | 82.0 ± 2.8 | 2 |" in rows
+    assert "| hard image | low frequencies of the change | 91.0 | 94.0 | 81.0 | 1 |" in rows
+    assert "| weights | average, 0.98, baseline | 85.0 | 94.0 | 70.0 | 1 |" in rows
+    assert "| weights | average, 0.98 | 91.5 | 94.0 | 82.0 | 1 |" in rows
+
+
+def test_committed_cells_give_a_table() -> None:
+    assert report(CELLS)
+
+
+def test_unknown_names_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'temprature': no such variant or task"):
+        main(output=str(tmp_path), variants="temprature")
+    assert not list(tmp_path.iterdir())
