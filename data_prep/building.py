@@ -6,20 +6,15 @@ import os
 import platform
 import re
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 from mixstyleflow_monai.data.output_folder import empty_output
-
-# A closed terminal ends its programs by SIGHUP, which Windows does not have.
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+from mixstyleflow_monai.stopping import signals_as_exit
 
 
 @contextmanager
@@ -109,25 +104,3 @@ def _is_running(process: int) -> bool:
     except (OSError, OverflowError):
         return True
     return True
-
-
-@contextmanager
-def signals_as_exit() -> Iterator[None]:
-    """Let the signals that ask a process to end raise ``SystemExit``, so that what must be undone is undone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    # A signal that is ignored (nohup) or that a caller handles stays so.
-    replaced = [number for number in _SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
-    try:
-        for number in replaced:
-            signal.signal(number, _exit)
-        yield
-    finally:
-        for number in replaced:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _exit(number: int, _: object) -> NoReturn:
-    # The status that shells report for a process ended by the signal.
-    raise SystemExit(128 + number)

@@ -28,11 +28,11 @@ from rich.table import Column, Table
 from rich.text import Text
 from tqdm import tqdm
 
-from data_prep.building import signals_as_exit
 from data_prep.check_case import CaseJob, CaseResult, check_case
 from data_prep.check_description import Problem, duplicates, missing_regions, read_description, shown
 from mixstyleflow_monai.artifacts import write_json
 from mixstyleflow_monai.data.dataset_description import DatasetDescription, read_json
+from mixstyleflow_monai.stopping import signals_as_exit
 
 IMAGE_SIZE, PIXEL_SPACING = (224, 224), (0.625, 0.625)
 """Of the training configuration that is shipped, in pixels and mm."""

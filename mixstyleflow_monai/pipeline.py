@@ -24,6 +24,7 @@ from mixstyleflow_monai.options import (
     check_style_levels,
     overrides_by_phase,
 )
+from mixstyleflow_monai.stopping import only_one
 
 if TYPE_CHECKING:
     from mixstyleflow_monai.tracking import WholeRun
@@ -101,15 +102,16 @@ def run(
     if {"phase2", "phase3"} <= settings.keys():
         check_style_levels(settings["phase2"], settings["phase3"])
     request = _request(root, description.sha256, seed, overlays, by_phase)
-    _check_same_request(out, request)
-    with _tracked(tracking, out, description, request, by_phase) as whole:
-        for step in steps:
-            _train(root, out, step, whole, tracking)
-        evaluated = [step for step in steps if step.phase != 2]
-        for step in evaluated:
-            _evaluate(root, out, step, str(description.path), description.sha256, whole)
-        if evaluated:
-            _collect(out, whole)
+    with only_one(out):
+        _check_same_request(out, request)
+        with _tracked(tracking, out, description, request, by_phase) as whole:
+            for step in steps:
+                _train(root, out, step, whole, tracking)
+            evaluated = [step for step in steps if step.phase != 2]
+            for step in evaluated:
+                _evaluate(root, out, step, str(description.path), description.sha256, whole)
+            if evaluated:
+                _collect(out, whole)
 
 
 def _load_dataset(dataset_dir: str) -> Any:

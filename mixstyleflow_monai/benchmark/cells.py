@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from mixstyleflow_monai.artifacts import differences, read_manifest, sha256_file
 from mixstyleflow_monai.benchmark.plan import PHASE_ONE, PHASE_TWO, Cell, Plan
 from mixstyleflow_monai.benchmark.records import find_record, read_object, write_record
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
+from mixstyleflow_monai.stopping import Programs, signals_as_exit
 from mixstyleflow_monai.tracking import embedded_store
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Workshop:
         reuse: further folders with finished cells.
         jobs: cells that train at the same time.
         tracking: "mlflow" or None.
+        programs: those that train, ended when this process is asked to end.
     """
 
     plan: Plan
@@ -58,6 +59,7 @@ class Workshop:
     reuse: tuple[Path, ...] = ()
     jobs: int = 1
     tracking: str | None = None
+    programs: Programs = field(default_factory=Programs)
 
     def run(self) -> list[Failure]:
         """Train, evaluate and record every cell that is not recorded yet; return those that failed."""
@@ -101,7 +103,7 @@ class Workshop:
             finally:
                 slots.append(slot)
 
-        with ThreadPoolExecutor(self.jobs) as pool:
+        with signals_as_exit(), ThreadPoolExecutor(self.jobs) as pool:
             futures = {pool.submit(with_slot, item): item for item in items}
             try:
                 for future in as_completed(futures):
@@ -109,8 +111,9 @@ class Workshop:
                     if isinstance(error, Exception):
                         errors[futures[future]] = error
                         logger.error("%s", error)
-            except KeyboardInterrupt:
-                pool.shutdown(cancel_futures=True)
+            except (KeyboardInterrupt, SystemExit):
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.programs.stop()
                 raise
         return errors
 
@@ -195,14 +198,12 @@ class Workshop:
         }
         command += [part for key, value in given.items() for part in (f"--{key}", repr(value))]
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
-            done = subprocess.run(
-                command, stdout=log, stderr=subprocess.STDOUT, env=self._environment(slot), check=False
-            )
-        if done.returncode:
+            code = self.programs.run(command, log, self._environment(slot))
+        if code:
             text = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
             tail = [line for line in text.splitlines() if line.strip()][-LAST_LINES:]
             cause = next((line for line in reversed(tail) if "error" in line.lower()), tail[-1] if tail else "")
-            raise RuntimeError(f"{cell.name}: exit code {done.returncode}: {cause.strip()[:500]}")
+            raise RuntimeError(f"{cell.name}: exit code {code}: {cause.strip()[:500]}")
 
     def _tracking(self, cell: Cell) -> dict[str, Any]:
         if self.tracking is None:

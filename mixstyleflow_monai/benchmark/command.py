@@ -26,6 +26,7 @@ from mixstyleflow_monai.options import (
     check_style_levels,
     overrides_by_phase,
 )
+from mixstyleflow_monai.stopping import only_one
 
 logger = logging.getLogger(__name__)
 CONTROL = "PermutedStyleMix"
@@ -88,7 +89,8 @@ def benchmark(
     if dry_run:
         return 0
     workshop = Workshop(plan, datasets, out, out / "cells", reused, jobs, "mlflow" if tracking == "mlflow" else None)
-    _report(workshop, failures := workshop.run())
+    with only_one(out):
+        _report(workshop, failures := workshop.run())
     return 1 if failures else 0
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, TextIO
+from typing import TextIO
 
 import pandas as pd
 import pytest
 
-from mixstyleflow_monai.benchmark import cells as cells_module
+from mixstyleflow_monai.stopping import Programs
 from tests.benchmark.squares import tiny_dataset
 
 
@@ -25,7 +25,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Replace trainings and evaluations by files of the right shape; return the commands that would have run."""
     seen: list[list[str]] = []
 
-    def pretend(command: list[str], stdout: TextIO, **_: Any) -> SimpleNamespace:
+    def pretend(_: Programs, command: list[str], log: TextIO, environment: Mapping[str, str]) -> int:
         seen.append(command)
         options = dict(zip(command[4::2], command[5::2], strict=True))
         folder = Path(ast.literal_eval(options["--output_dir"]))
@@ -45,10 +45,9 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             record = {"domains": roles, "source_mean_dice": 61.0, "unseen_mean_dice": 61.0 + gain}
             (folder / "evaluation.json").write_text(json.dumps(record), encoding="utf-8")
         elif method == "dsu":
-            print("ValueError: temperatures: too hot", file=stdout)
-            return SimpleNamespace(returncode=1)
-        return SimpleNamespace(returncode=0)
+            print("ValueError: temperatures: too hot", file=log)
+            return 1
+        return 0
 
-    # Not subprocess.run itself, which others use too.
-    monkeypatch.setattr(cells_module, "subprocess", SimpleNamespace(run=pretend, STDOUT=-2))
+    monkeypatch.setattr(Programs, "run", pretend)
     return seen

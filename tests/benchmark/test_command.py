@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import sys
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 import pytest
@@ -13,6 +17,7 @@ import pytest
 from mixstyleflow_monai.benchmark import benchmark
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.cli import main
+from mixstyleflow_monai.stopping import Programs, only_one
 
 SMALL: dict[str, Any] = {
     "image_size": [32, 32],
@@ -148,6 +153,29 @@ def test_damaged_evaluation_is_made_again(dataset: Path, tmp_path: Path, command
     (tmp_path / "out" / "site_a" / "seed0" / "no_stylizer" / "evaluation.json").write_bytes(b"{")
     assert benchmark(str(dataset), str(tmp_path / "out"), **options) == 0
     assert record.is_file()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_asked_to_end_it_ends_its_trainings(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, codes = Programs.run, []
+
+    def sleeper(programs: Programs, _: list[str], log: TextIO, environment: dict[str, str]) -> int:
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        codes.append(real(programs, [sys.executable, "-c", "import time; time.sleep(60)"], log, environment))
+        return codes[-1]
+
+    monkeypatch.setattr(Programs, "run", sleeper)
+    with pytest.raises(SystemExit) as caught:
+        benchmark(str(dataset), str(tmp_path / "out"), seeds=[0, 1], tracking="none")
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert codes == [-signal.SIGTERM]
+    assert not list((tmp_path / "out").glob("cells/*"))
+
+
+def test_two_at_once_in_a_folder_are_refused(dataset: Path, tmp_path: Path) -> None:
+    with only_one(tmp_path), pytest.raises(ValueError, match="another process is at work in it"):
+        benchmark(str(dataset), str(tmp_path), tracking="none")
+    assert not list(tmp_path.glob("*/seed*"))
 
 
 def test_other_sources_and_shares_get_data_sets_of_their_own(
