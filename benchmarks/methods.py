@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import fire
+import pandas as pd
 
 from benchmarks.real import EXAMPLES
 from data_prep.folder import make_folder_dataset
 from data_prep.phantom import make_phantom
 from mixstyleflow_monai.artifacts import atomic_path
 from mixstyleflow_monai.benchmark import benchmark
+from mixstyleflow_monai.benchmark.comparison import compare, summary
 from mixstyleflow_monai.benchmark.plan import BASELINE, PHASE_ONE, Cell
 from mixstyleflow_monai.benchmark.records import case_table
-from mixstyleflow_monai.benchmark.tables import markdown, method_table
+from mixstyleflow_monai.benchmark.tables import markdown, method_table, spread
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE
 
@@ -52,6 +54,10 @@ FLOWS: dict[str, Any] = {
 """Phase II fits styles of the image as well, once for all methods; ``style_levels`` of a method says what it uses."""
 SLOW = ("max_style",)
 """Several times the cost of the others, so not on all data sets."""
+RECIPE, CONTROL, PAPER = "flow_and_image_styles", "permuted_flow_and_image_styles", "paper_styles"
+"""(b), (c) and (a) of the side-by-side table; (d), no stylizer, is `BASELINE`."""
+OWN = (BASELINE, "mixstyleflow", PAPER, RECIPE, CONTROL, "flow_styles_and_rand_conv", "flow_styles_and_big_aug")
+"""Methods that are not rivals."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +190,52 @@ def report(folder: Path = CELLS) -> str:
             parts.append(f"Trained on `{source}`; {sum(seconds) / 3600:.1f} hours of training in all.")
             shown = rows.drop(columns="source").loc[:, lambda part: (part != "-").any()]
             parts.append(markdown(shown).rstrip())
+    together = side_by_side(folder)
+    if len(together):
+        parts += ["### The recipe, side by side", markdown(together).rstrip()]
     return "\n\n".join(parts) + "\n"
+
+
+def side_by_side(folder: Path = CELLS) -> pd.DataFrame:
+    """Return, for each data set, the paper's method, the recipe, its control and the baseline, side by side.
+
+    Unseen means over sources and seeds; differences are paired by case over the seeds that both have, with 95 %
+    intervals over cases and seeds. The rival is the best of the others, by its mean.
+    """
+    rows = []
+    for (dataset, share), records in sorted(finished(folder).items()):
+        cases = case_table(records)
+        sources = list(dict.fromkeys(cases["source"]))
+        name = dataset if share == 1.0 else f"{dataset}, {share:.0%}"
+        for chosen in ([sources] if len(sources) > 1 else []) + [[source] for source in sources]:
+            row = _side_by_side(cases[cases["source"].isin(chosen)])
+            if row:
+                rows.append({"data": name, "source": "mean of all" if len(chosen) > 1 else chosen[0], **row})
+    return pd.DataFrame(rows)
+
+
+def _side_by_side(cases: pd.DataFrame) -> dict[str, str]:
+    totals = summary(cases, list(dict.fromkeys(cases["method"])))
+    unseen = {str(method): rows["unseen"].tolist() for method, rows in totals.groupby("method")}
+    source = {str(method): float(rows["source"].mean()) for method, rows in totals.groupby("method")}
+    if not {RECIPE, BASELINE} <= set(unseen):
+        return {}
+    rivals = [method for method in unseen if method not in (*OWN, PHASE_ONE)]
+    rival = max(rivals, key=lambda method: sum(unseen[method]) / len(unseen[method]), default="")
+    letters = {"(a) paper": PAPER, "(b) recipe": RECIPE, "(c) permuted": CONTROL, "(d) none": BASELINE}
+    row = {letter: spread(unseen.get(method, [])) for letter, method in letters.items()}
+    row["source, (b) - (d)"] = f"{source[RECIPE] - source[BASELINE]:+.1f}"
+    for heading, other in {
+        "(b) - (d)": BASELINE,
+        "(b) - (c)": CONTROL,
+        "(b) - (a)": PAPER,
+        "(b) - rival": rival,
+    }.items():
+        found = compare(cases, RECIPE, other)
+        row[heading] = "-" if found is None else f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+    if rival:
+        row["(b) - rival"] += f" ({rival})"
+    return row
 
 
 def main(

@@ -63,6 +63,25 @@ def test_tables_need_finished_cells_alone(tmp_path: Path) -> None:
     assert list(finished(cells)) == [("discs", 1.0)]
 
 
+def test_the_recipe_stands_beside_its_control_and_the_best_rival(tmp_path: Path) -> None:
+    unseen = {
+        "phase1": 50.0,
+        "no_stylizer": 60.0,
+        methods.RECIPE: 80.0,
+        methods.CONTROL: 75.0,
+        "dsu": 70.0,
+        "tri_d": 65,
+    }
+    of_seed = [record(method, seed, value + seed) for method, value in unseen.items() for seed in (0, 1)]
+    (row,) = methods.side_by_side(write(tmp_path / "cells", *of_seed)).to_dict("records")
+    assert (row["data"], row["source"]) == ("discs", "home")
+    assert [row[key] for key in ("(a) paper", "(c) permuted", "(d) none")] == ["-", "76.5 ± 0.7", "61.5 ± 0.7"]
+    assert row["(b) - (c)"] == "+5.0 [+5.0, +5.0]"
+    assert row["(b) - rival"] == "+10.0 [+10.0, +10.0] (dsu)"
+    assert row["(b) - (a)"] == "-"
+    assert methods.side_by_side(write(tmp_path / "few", record("no_stylizer", 0, 60.0))).empty
+
+
 def test_two_records_of_one_cell_are_not_pooled(tmp_path: Path) -> None:
     cells = write(tmp_path / "cells", record("phase1", 0, 60.0), record("dsu", 0, 60.0), record("dsu", 0, 70.0))
     with pytest.raises(ValueError, match=r"2\.json: a second record of home, dsu, seed 0, of other settings"):
