@@ -92,9 +92,9 @@ def check_settings(phase: int, settings: Mapping[str, Any], description: Dataset
         ValueError: a value that a part refuses.
     """
     from mixstyleflow_monai.data import Task
+    from mixstyleflow_monai.engines import flag
     from mixstyleflow_monai.flows import StyleFlowBank
     from mixstyleflow_monai.losses import SegmentationLoss
-    from mixstyleflow_monai.styles import FlowStyleMix
 
     _check_selection(phase, settings)
     if phase == 1:
@@ -105,6 +105,7 @@ def check_settings(phase: int, settings: Mapping[str, Any], description: Dataset
             Task.from_dataset(description, given.pop("image_size"), **given)
     elif phase == 2:
         options = ("spread", "log_scale_bound", "clamp", "clip_to_envelope", "clamp_means", "std_floor")
+        flag(settings["joint_statistics"], "joint_statistics")
         levels = dict.fromkeys(_levels("levels", settings), 2)
         StyleFlowBank(
             levels,
@@ -112,9 +113,8 @@ def check_settings(phase: int, settings: Mapping[str, Any], description: Dataset
             batch_norm=settings["style_batch_norm"],
             **{key: settings[key] for key in options},
         )
-    elif settings["stylizer"] is not None:
-        keys = ("probability", "alpha", "style_per", "weight_per", "weight_law", "blur_sigma")
-        FlowStyleMix(StyleFlowBank(), output=settings["stylized_output"], **{key: settings[key] for key in keys})
+    else:
+        _check_hard_pass(settings)
 
 
 def check_style_levels(flows: Mapping[str, Any], styles: Mapping[str, Any]) -> None:
@@ -169,6 +169,34 @@ def _check_selection(phase: int, settings: Mapping[str, Any]) -> None:
         check_stylizer(None, has_painter=phase == 3)
     if phase != 2:
         WeightAverage(nn.Identity(), settings["weight_average"])
+
+
+def _check_hard_pass(settings: Mapping[str, Any]) -> None:
+    """Check how hard examples are made and used."""
+    from torch import nn
+
+    from mixstyleflow_monai.engines import HardPass, flag
+    from mixstyleflow_monai.flows import StyleFlowBank
+    from mixstyleflow_monai.networks.batch_norm import SeparateAffine
+    from mixstyleflow_monai.styles import FlowStyleMix
+
+    if settings["stylizer"] is not None:
+        keys = ("probability", "alpha", "style_per", "weight_per", "weight_law", "blur_sigma")
+        FlowStyleMix(StyleFlowBank(), output=settings["stylized_output"], **{key: settings[key] for key in keys})
+    options = {
+        "views": "views",
+        "weight": "hard_weight",
+        "segmentation_weight": "hard_segmentation_weight",
+        "consistency_weight": "consistency_weight",
+        "batch_norm": "hard_batch_norm",
+    }
+    HardPass(
+        lambda network, images, latent: images,
+        freeze_affine=flag(settings["freeze_hard_affine"], "freeze_hard_affine"),
+        affine=SeparateAffine(nn.BatchNorm2d(1)),
+        **{name: settings[key] for name, key in options.items()},
+    )
+    flag(settings["warm_start"], "warm_start")
 
 
 def _levels(name: str, settings: Mapping[str, Any]) -> list[int]:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from mixstyleflow_monai.bundle_paths import bundles_dir
-from mixstyleflow_monai.options import overrides_by_phase
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
+from mixstyleflow_monai.data import load_dataset
+from mixstyleflow_monai.options import check_settings, overrides_by_phase
 from mixstyleflow_monai.pipeline import run
+from tests.benchmark.squares import tiny_dataset
 
 
 def test_overrides_go_to_the_phases_that_know_them() -> None:
@@ -16,3 +24,28 @@ def test_overrides_go_to_the_phases_that_know_them() -> None:
         2: {"max_epochs": 7, "levels": [2]},
         3: {"max_epochs": 2, "probability": 1.0},
     }
+
+
+@pytest.mark.parametrize(
+    ("phase", "name", "value", "message"),
+    [
+        (2, "joint_statistics", "maybe", "joint_statistics='maybe': expected true or false"),
+        (3, "views", 0, "views=0: expected a whole number of at least 1"),
+        (3, "views", 1.5, r"views=1\.5: expected a whole number"),
+        (3, "hard_weight", -1.0, r"hard_weight=-1\.0: expected a number of at least 0"),
+        (3, "hard_weight", "much", "hard_weight='much': expected a number of at least 0"),
+        (3, "consistency_weight", float("nan"), "consistency_weight=nan: expected a number of at least 0"),
+        (3, "hard_batch_norm", "seperate", "hard_batch_norm='seperate': expected one of"),
+        (3, "freeze_hard_affine", "x", "freeze_hard_affine='x': expected true or false"),
+        (3, "warm_start", 2, "warm_start=2: expected true or false"),
+        (3, "stylized_output", "decode", "output='decode': expected one of"),
+    ],
+)
+def test_values_that_a_later_phase_refuses_are_told_first(
+    tmp_path: Path, phase: int, name: str, value: Any, message: str
+) -> None:
+    description = load_dataset(tiny_dataset(tmp_path / "squares"))
+    settings = json.loads((bundles_dir() / PHASE_BUNDLES[phase] / "configs" / "train.json").read_text())
+    check_settings(phase, settings, description)
+    with pytest.raises(ValueError, match=message):
+        check_settings(phase, {**settings, name: value}, description)

@@ -273,6 +273,16 @@ def load_network(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         FileNotFoundError: no such file.
         ValueError: not a state dict, or one of another network; names the first differences.
     """
+    return load_weights(network, read_weights(path), path)
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the state dict in a file; empty if the file holds something else.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not written by PyTorch, or damaged.
+    """
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"{path}: no such file. Train the phase that makes it, or give its folder (to evaluate or infer, the model "
@@ -283,6 +293,20 @@ def load_network(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     except Exception as error:
         raise ValueError(f"{path}: cannot be read as PyTorch weights ({error}). Restore the file.") from error
     state = state.get("model", state) if isinstance(state, dict) else {}
+    return state if isinstance(state, dict) else {}
+
+
+def load_weights(network: nn.Module, state: Mapping[str, Any], path: str | os.PathLike[str]) -> nn.Module:
+    """Load a state dict into a network and return it, strictly.
+
+    Args:
+        network: to load into.
+        state: of `read_weights`.
+        path: where it was read, for messages.
+
+    Raises:
+        ValueError: of another network; names the first differences.
+    """
     own = network.state_dict()
     missing = sorted(set(own) - set(state))
     foreign = sorted(set(state) - set(own))

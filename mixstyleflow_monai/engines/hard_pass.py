@@ -87,16 +87,16 @@ class HardPass:
     ) -> None:
         if stylizer is None and perturbation is None:
             raise ValueError("hard pass: neither a stylizer nor a perturbation, so its examples would not be hard.")
-        if views < 1:
-            raise ValueError(f"views={views}: expected at least 1.")
+        if isinstance(views, bool) or not isinstance(views, int) or views < 1:
+            raise ValueError(f"views={views!r}: expected a whole number of at least 1.")
         weights = {
             "hard_weight": weight,
             "hard_segmentation_weight": segmentation_weight,
             "consistency_weight": consistency_weight,
         }
         for name, value in weights.items():
-            if not value >= 0:
-                raise ValueError(f"{name}={value}: expected a number of at least 0.")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+                raise ValueError(f"{name}={value!r}: expected a number of at least 0.")
         check_range(stylizer, image_activation)
         self.stylizer = stylizer
         self.perturbation = perturbation

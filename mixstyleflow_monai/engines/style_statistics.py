@@ -22,6 +22,7 @@ from mixstyleflow_monai.artifacts import (
 )
 from mixstyleflow_monai.data import TrainingLoader, epoch_seed
 from mixstyleflow_monai.engines.segmentation_trainer import denoising_input
+from mixstyleflow_monai.flows import StyleFlowBank
 from mixstyleflow_monai.networks import DualDecoderNet, style_batch_norm
 from mixstyleflow_monai.styles import IMAGE_LEVEL, GaussianStyleBank, channel_statistics
 from mixstyleflow_monai.styles.images import makes_z_scored_images
@@ -113,7 +114,10 @@ def load_statistics(path: str | os.PathLike[str], part: str) -> Statistics:
 
 
 def load_gaussian_styles(
-    path: str | os.PathLike[str], network_path: str | os.PathLike[str], device: str | torch.device = "cpu"
+    path: str | os.PathLike[str],
+    network_path: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    flows_path: str | os.PathLike[str] | None = None,
 ) -> GaussianStyleBank:
     """Fit Gaussians to the training images' statistics, and refuse those of another network.
 
@@ -121,11 +125,13 @@ def load_gaussian_styles(
         path: ``style_statistics.pt`` of Phase II, with its manifest.
         network_path: ``model.pt`` that training starts from, with its manifest.
         device: where to put them.
+        flows_path: flows whose temperatures to take, so that both densities reach as far; None for the defaults.
     """
     manifest = read_manifest(path, kind="style_statistics")
     check_lineage(read_manifest(network_path, kind="segmentation_network"), manifest)
     batch_norm = manifest["settings"].get("batch_norm", "batch")
-    return GaussianStyleBank(load_statistics(path, "train"), batch_norm=batch_norm).to(device)
+    temperatures = None if flows_path is None else StyleFlowBank.load(flows_path, map_location="cpu").temperatures
+    return GaussianStyleBank(load_statistics(path, "train"), temperatures, batch_norm=batch_norm).to(device)
 
 
 def style_statistics_file(

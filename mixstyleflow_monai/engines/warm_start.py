@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 
-import torch
-
-from mixstyleflow_monai.engines.handlers import load_network
+from mixstyleflow_monai.engines.handlers import load_weights, read_weights
 from mixstyleflow_monai.networks import DualDecoderNet
 
 ADDED = "normalization"
@@ -28,23 +26,15 @@ def load_earlier_network(
         FileNotFoundError: no such file.
         ValueError: see `load_network`.
     """
+    state = read_weights(path)
     added = network.normalization
-    if added is None or not os.path.isfile(path) or _has_normalization(path):
-        load_network(network, path)
+    if added is None or any(str(name).startswith(f"{ADDED}.") for name in state):
+        load_weights(network, state, path)
         return network
     network.normalization = None
     try:
-        load_network(network, path)
+        load_weights(network, state, path)
     finally:
         if keep_added:
             network.normalization = added
     return network
-
-
-def _has_normalization(path: str | os.PathLike[str]) -> bool:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:
-        return True  # `load_network` tells what is wrong with the file.
-    state = state.get("model", state) if isinstance(state, dict) else {}
-    return any(str(name).startswith(f"{ADDED}.") for name in state)

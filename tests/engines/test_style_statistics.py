@@ -20,6 +20,8 @@ from mixstyleflow_monai.engines import (
     save_state_dict,
     style_statistics_file,
 )
+from mixstyleflow_monai.flows import StyleFlowBank
+from mixstyleflow_monai.flows.style_flow_bank import DEFAULT_TEMPERATURES
 from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
 
 
@@ -133,6 +135,9 @@ def test_file_is_made_once_and_again_for_other_settings(
     make(batch_norm="running")
     bank = load_gaussian_styles(path, model)
     assert (bank.levels, bank.batch_norm) == ((2,), "running")
+    assert bank.temperatures == {2: DEFAULT_TEMPERATURES[2]}
+    StyleFlowBank({2: 32}, {2: 6.0}).save(tmp_path / "style_flows.pt")
+    assert load_gaussian_styles(path, model, flows_path=tmp_path / "style_flows.pt").temperatures == {2: 6.0}
     other = tmp_path / "other.pt"
     save_state_dict(DualDecoderNet(1, 1), other)
     write_manifest(other, "segmentation_network")
