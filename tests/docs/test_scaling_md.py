@@ -15,6 +15,7 @@ import pytest
 from torch.distributed.run import get_args_parser
 
 from benchmarks import gpu, scaling
+from benchmarks.allocator import KEEP
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +58,12 @@ def test_programs_take_their_arguments(command: list[str]) -> None:
 
 
 def test_all_commands_are_tested() -> None:
-    assert {command[0] for command in commands()} == {"torchrun", "python"}
+    assert {command[0] for command in commands()} == {"torchrun", "python", "export"}
+
+
+def test_the_environment_is_the_one_that_was_measured() -> None:
+    (words,) = (command[1:] for command in commands() if command[0] == "export")
+    assert dict(word.split("=") for word in words) == KEEP
 
 
 def test_batch_script_is_valid_shell() -> None:
