@@ -81,6 +81,7 @@ VARIANTS: dict[str, Variant] = {
         "schedule", "constant rate", training={"phase3:lr_schedule": "constant"}, with_baseline=True
     ),
     "average": Variant("weights", "average, 0.98", training={"phase3:weight_average": 0.98}, with_baseline=True),
+    "long_phase3": Variant("Phase III", "500 steps", training={"phase3:max_epochs": 20}, with_baseline=True),
     "long_phase1": Variant("Phase I", "750 steps", training={"phase1:max_epochs": 30}, with_baseline=True),
 }
 
