@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -52,17 +53,21 @@ def main(
     command = [sys.executable, "-m", "benchmarks.allocator", "--child", *options, f"--amp={amp}"]
     table = Table("round", "as it comes", "memory kept", "ratio", "same loss", title="CPU s a step, one thread")
     ratios = []
+    plain_environment = {name: value for name, value in os.environ.items() if name not in (*KEEP, "GLIBC_TUNABLES")}
     for number in range(1, rounds + 1):
-        plain, kept = (
-            json.loads(subprocess.run(command, env={**os.environ, **extra}, check=True, capture_output=True).stdout)
-            for extra in ({}, KEEP)
-        )
+        found = {}
+        # Turn about, so that a load which grows or falls favours neither.
+        for extra in (KEEP, {}) if number % 2 == 0 else ({}, KEEP):
+            done = subprocess.run(command, env={**plain_environment, **extra}, check=True, stdout=subprocess.PIPE)
+            found[bool(extra)] = json.loads(done.stdout)
+        plain, kept = found[False], found[True]
         ratios.append(kept["seconds"] / plain["seconds"])
         same = str(kept["loss"] == plain["loss"])
         table.add_row(str(number), f"{plain['seconds']:.3f}", f"{kept['seconds']:.3f}", f"{ratios[-1]:.2f}", same)
     console = Console(width=100)
     console.print(table)
-    console.print(f"median ratio {statistics.median(ratios):.2f}, load {os.getloadavg()[0]:.1f}")
+    libc = " ".join(platform.libc_ver())
+    console.print(f"median ratio {statistics.median(ratios):.2f}, load {os.getloadavg()[0]:.1f}, {libc}")
 
 
 if __name__ == "__main__":

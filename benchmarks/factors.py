@@ -22,13 +22,18 @@ from benchmarks.held_in_shifts import shifts_of_run
 from benchmarks.methods import FLOWS, SETTINGS, common_settings, dataset_of, words
 from mixstyleflow_monai.artifacts import write_json
 from mixstyleflow_monai.benchmark import benchmark
+from mixstyleflow_monai.benchmark.cells import REQUEST_FILE
+from mixstyleflow_monai.benchmark.data import source_name
 from mixstyleflow_monai.benchmark.plan import BASELINE, PHASE_ONE, PHASE_TWO
 from mixstyleflow_monai.benchmark.tables import markdown
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
+from mixstyleflow_monai.data.dataset_description import DATASET_FILE, read_json
+from mixstyleflow_monai.stopping import only_one
 
 CELLS = Path(__file__).parent / "factor_cells"
 RECIPE = "flow_and_image_styles"
 TASKS = ("white_cells", "prostate_phantom")
+"""The default; comparisons with a share of the training cases are not for this study."""
 REFERENCES = (BASELINE, "mixstyleflow", RECIPE)
 """Trained in the same way, and where `benchmarks.methods` has trained them already, taken from there."""
 TEMPERATURES: dict[str, float] = FLOWS["phase2:temperatures"]
@@ -92,26 +97,27 @@ def run(
     """Train what is missing of one data set, and put it with its Dice under shifts into `CELLS`."""
     dataset = dataset_of(name, images, output)
     folder = output / "factors" / name
-    root = _bundles(folder / "bundles", variants)
-    groups = {"recipe": (*REFERENCES, *(v for v in variants if not VARIANTS[v].training))}
-    groups |= {v: (*((BASELINE,) * VARIANTS[v].with_baseline), RECIPE) for v in variants if VARIANTS[v].training}
-    code = 0
-    for group, methods in groups.items():
-        training = VARIANTS[group].training if group in VARIANTS else {}
-        _lend(output / name, folder / group, training)
-        code |= benchmark(
-            str(dataset),
-            str(folder / group),
-            methods=methods,
-            seeds=list(seeds),
-            sources=SETTINGS[name].sources,
-            jobs=jobs,
-            reuse=str(CELLS) if CELLS.is_dir() else (),
-            bundles_dir=str(root),
-            **{**common_settings(SETTINGS[name]), **training},
-        )
-        for path in sorted((folder / group / "cells").glob("*.json")):
-            _keep(path, folder / group, group, dataset)
+    with only_one(folder):
+        root = _bundles(folder / "bundles", variants)
+        groups = {"recipe": (*REFERENCES, *(v for v in variants if not VARIANTS[v].training))}
+        groups |= {v: (*((BASELINE,) * VARIANTS[v].with_baseline), RECIPE) for v in variants if VARIANTS[v].training}
+        code = 0
+        for group, methods in groups.items():
+            training = VARIANTS[group].training if group in VARIANTS else {}
+            _lend(output / name, folder / group, training, seeds)
+            code |= benchmark(
+                str(dataset),
+                str(folder / group),
+                methods=methods,
+                seeds=list(seeds),
+                sources=SETTINGS[name].sources,
+                jobs=jobs,
+                reuse=str(CELLS) if CELLS.is_dir() else (),
+                bundles_dir=str(root),
+                **{**common_settings(SETTINGS[name]), **training},
+            )
+            for path in sorted((folder / group / "cells").glob("*.json")):
+                _keep(path, folder / group, group, dataset)
     return code
 
 
@@ -126,16 +132,21 @@ def _bundles(folder: Path, variants: Sequence[str]) -> Path:
     return folder
 
 
-def _lend(trained: Path, folder: Path, training: Mapping[str, Any]) -> None:
+def _lend(trained: Path, folder: Path, training: Mapping[str, Any], seeds: Sequence[int]) -> None:
     """Copy finished trainings of `benchmarks.methods` that are the same here, so that they are not repeated."""
     changed = {key.partition(":")[0] for key in training}
     wanted = [] if "phase1" in changed else [PHASE_ONE]
     wanted += [] if {"phase1", "phase2"} & changed else [PHASE_TWO]
     wanted += [] if training else REFERENCES
-    for finished in trained.glob("*/seed*/*/models"):
-        target = folder / finished.parent.relative_to(trained)
-        if finished.parent.name in wanted and not target.exists():
-            shutil.copytree(finished.parent, target, ignore=shutil.ignore_patterns("checkpoints", "panels"))
+    for done in [path for seed in seeds for path in sorted(trained.glob(f"*/seed{seed}/*"))]:
+        target = folder / done.relative_to(trained)
+        # Without its request a training would pass for one of any settings.
+        whole = (done / REQUEST_FILE).is_file() and any((done / "models").glob("*.manifest.json"))
+        if done.name in wanted and whole and not target.exists():
+            partial = target.with_name(f".partial-{target.name}")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(done, partial, ignore=shutil.ignore_patterns("checkpoints", "panels"))
+            partial.rename(target)
 
 
 def _keep(path: Path, folder: Path, group: str, dataset: Path) -> None:
@@ -144,9 +155,10 @@ def _keep(path: Path, folder: Path, group: str, dataset: Path) -> None:
         return
     record = json.loads(path.read_text(encoding="utf-8"))
     request = record["request"]
-    trained = folder / request["source"] / f"seed{request['seed']}" / request["method"]
-    own_source = folder / "data" / request["source"]
-    shifts = shifts_of_run(trained, own_source if own_source.is_dir() else dataset)
+    source = request["source"]
+    trained = folder / source_name(source) / f"seed{request['seed']}" / request["method"]
+    own = read_json(dataset / DATASET_FILE)["source_domain"] == source
+    shifts = shifts_of_run(trained, dataset if own else folder / "data" / source_name(source))
     kept = {name: round(value, 2) for name, value in shifts.items()}
     CELLS.mkdir(exist_ok=True)
     write_json(CELLS / path.name, {**record, "group": group, "held_in_shifts": kept})
@@ -155,6 +167,10 @@ def _keep(path: Path, folder: Path, group: str, dataset: Path) -> None:
 def report(folder: Path = CELLS) -> str:
     """Return a table for each source domain as Markdown: settings by factor, means and deviations over seeds."""
     rows = [_row(json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json"))]
+    keys = [(row["data"], row["source"], row["factor"], row["setting"], row["seed"]) for row in rows]
+    twice = [key for key in keys if keys.count(key) > 1]
+    if twice:
+        raise ValueError(f"{folder}: two records of {twice[0]}, of other settings. Remove the one not wanted.")
     if not rows:
         return "No finished cells.\n"
     parts = []
@@ -180,6 +196,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "data": record["dataset"],
         "source": request["source"],
+        "seed": request["seed"],
         "order": list(VARIANTS).index(name) if variant else -1,
         "factor": factor,
         "setting": setting,
@@ -218,9 +235,10 @@ def main(
     """
     code = 0
     chosen = words(variants)
-    unknown = [name for name in chosen if name not in VARIANTS] or [t for t in words(tasks) if t not in SETTINGS]
+    known = [name for name, setting in SETTINGS.items() if setting.train_fraction == 1.0]
+    unknown = [name for name in chosen if name not in VARIANTS] or [t for t in words(tasks) if t not in known]
     if unknown:
-        raise ValueError(f"{unknown[0]!r}: no such variant or task, allowed: {', '.join([*VARIANTS, *SETTINGS])}.")
+        raise ValueError(f"{unknown[0]!r}: no such variant or task, allowed: {', '.join([*VARIANTS, *known])}.")
     for name in () if report_only else words(tasks):
         numbers = (seeds,) if isinstance(seeds, int) else tuple(seeds)
         code |= run(name, Path(data).resolve() if data else None, Path(output).resolve(), chosen, numbers, jobs)

@@ -56,8 +56,17 @@ SLOW = ("max_style",)
 """Several times the cost of the others, so not on all data sets."""
 RECIPE, CONTROL, PAPER = "flow_and_image_styles", "permuted_flow_and_image_styles", "paper_styles"
 """(b), (c) and (a) of the side-by-side table; (d), no stylizer, is `BASELINE`."""
-OWN = (BASELINE, "mixstyleflow", PAPER, RECIPE, CONTROL, "flow_styles_and_rand_conv", "flow_styles_and_big_aug")
-"""Methods that are not rivals."""
+RIVALS = (
+    "mix_style",
+    "dsu",
+    "efd_mix",
+    "tri_d",
+    "rand_conv_supervised",
+    "rand_conv",
+    "max_style",
+    "san_saw",
+    "big_aug",
+)
 
 
 @dataclass(frozen=True)
@@ -199,8 +208,9 @@ def report(folder: Path = CELLS) -> str:
 def side_by_side(folder: Path = CELLS) -> pd.DataFrame:
     """Return, for each data set, the paper's method, the recipe, its control and the baseline, side by side.
 
-    Unseen means over sources and seeds; differences are paired by case over the seeds that both have, with 95 %
-    intervals over cases and seeds. The rival is the best of the others, by its mean.
+    Unseen means over sources and seeds; differences are paired by case, with 95 % intervals over cases and seeds. All
+    of a row is over the seeds that the recipe and the baseline have of every source of the row; a method that lacks
+    one of these cells has no place in it. The rival is the best of the others, by its mean.
     """
     rows = []
     for (dataset, share), records in sorted(finished(folder).items()):
@@ -215,22 +225,25 @@ def side_by_side(folder: Path = CELLS) -> pd.DataFrame:
 
 
 def _side_by_side(cases: pd.DataFrame) -> dict[str, str]:
-    totals = summary(cases, list(dict.fromkeys(cases["method"])))
+    cells = {method: set(zip(part["source"], part["seed"], strict=True)) for method, part in cases.groupby("method")}
+    both = cells.get(RECIPE, set()) & cells.get(BASELINE, set())
+    of_source = [{seed for source, seed in both if source == name} for name in cases["source"].unique()]
+    seeds = set.intersection(*of_source)
+    if not seeds:
+        return {}
+    needed = {(source, seed) for source, seed in both if seed in seeds}
+    whole = [str(method) for method, found in cells.items() if needed <= found]
+    cases = cases[cases["seed"].isin(seeds) & cases["method"].isin(whole)]
+    totals = summary(cases, whole)
     unseen = {str(method): rows["unseen"].tolist() for method, rows in totals.groupby("method")}
     source = {str(method): float(rows["source"].mean()) for method, rows in totals.groupby("method")}
-    if not {RECIPE, BASELINE} <= set(unseen):
-        return {}
-    rivals = [method for method in unseen if method not in (*OWN, PHASE_ONE)]
-    rival = max(rivals, key=lambda method: sum(unseen[method]) / len(unseen[method]), default="")
+    rival = max((m for m in whole if m in RIVALS), key=lambda method: sum(unseen[method]), default="")
     letters = {"(a) paper": PAPER, "(b) recipe": RECIPE, "(c) permuted": CONTROL, "(d) none": BASELINE}
-    row = {letter: spread(unseen.get(method, [])) for letter, method in letters.items()}
+    row = {"seeds": str(len(seeds))}
+    row |= {letter: spread(unseen.get(method, [])) for letter, method in letters.items()}
     row["source, (b) - (d)"] = f"{source[RECIPE] - source[BASELINE]:+.1f}"
-    for heading, other in {
-        "(b) - (d)": BASELINE,
-        "(b) - (c)": CONTROL,
-        "(b) - (a)": PAPER,
-        "(b) - rival": rival,
-    }.items():
+    others = {"(b) - (d)": BASELINE, "(b) - (c)": CONTROL, "(b) - (a)": PAPER, "(b) - rival": rival}
+    for heading, other in others.items():
         found = compare(cases, RECIPE, other)
         row[heading] = "-" if found is None else f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
     if rival:

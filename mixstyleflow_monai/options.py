@@ -100,12 +100,12 @@ def check_settings(phase: int, settings: Mapping[str, Any], description: Dataset
     if phase == 1:
         SegmentationLoss(settings["activation"], settings["loss"])
         given = {name: settings[name] for name in TASK_SETTINGS}
-        # An expression has no value before MONAI evaluates it.
-        if not any(isinstance(value, str) and value[:1] in ("$", "@") for value in given.values()):
+        if not any(map(_is_expression, given.values())):
             Task.from_dataset(description, given.pop("image_size"), **given)
     elif phase == 2:
         options = ("spread", "log_scale_bound", "clamp", "clip_to_envelope", "clamp_means", "std_floor")
-        flag(settings["joint_statistics"], "joint_statistics")
+        if not _is_expression(settings["joint_statistics"]):
+            flag(settings["joint_statistics"], "joint_statistics")
         levels = dict.fromkeys(_levels("levels", settings), 2)
         StyleFlowBank(
             levels,
@@ -189,14 +189,21 @@ def _check_hard_pass(settings: Mapping[str, Any]) -> None:
         "segmentation_weight": "hard_segmentation_weight",
         "consistency_weight": "consistency_weight",
         "batch_norm": "hard_batch_norm",
+        "freeze_affine": "freeze_hard_affine",
     }
-    HardPass(
-        lambda network, images, latent: images,
-        freeze_affine=flag(settings["freeze_hard_affine"], "freeze_hard_affine"),
-        affine=SeparateAffine(nn.BatchNorm2d(1)),
-        **{name: settings[key] for name, key in options.items()},
-    )
-    flag(settings["warm_start"], "warm_start")
+    given = {name: settings[key] for name, key in options.items()}
+    if not (settings["stylizer"] is None and settings["perturbation"] is None) and not any(
+        map(_is_expression, given.values())
+    ):
+        given["freeze_affine"] = flag(given["freeze_affine"], "freeze_hard_affine")
+        HardPass(lambda network, images, latent: images, affine=SeparateAffine(nn.BatchNorm2d(1)), **given)
+    if not _is_expression(settings["warm_start"]):
+        flag(settings["warm_start"], "warm_start")
+
+
+def _is_expression(value: object) -> bool:
+    """Tell whether MONAI will evaluate a value, which is none before."""
+    return isinstance(value, str) and value[:1] in ("$", "@")
 
 
 def _levels(name: str, settings: Mapping[str, Any]) -> list[int]:

@@ -1,25 +1,29 @@
-"""Ending in good order, and one process at a time in a folder."""
+"""Ending in good order, and one command at a time in a folder."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from filelock import FileLock, Timeout
-
 logger = logging.getLogger(__name__)
 LOCK_FILE = ".lock"
 PATIENCE = 20.0
-"""Seconds that a program which was asked to end is given before it is killed."""
+"""Seconds that programs which were asked to end are given before they are told to, and then before they are killed."""
 
 # A closed terminal ends its programs by SIGHUP, which Windows does not have.
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+_held: set[int] = set()
+"""Open files of the folders that this process holds; programs that it starts hold them too."""
 
 
 @contextmanager
@@ -46,10 +50,11 @@ def _exit(number: int, _: object) -> NoReturn:
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process, so that no other trains in it at the same time.
+    """Hold a folder for this process and the `Programs` that it starts, so that no other command trains in it.
 
-    The operating system lets go of it when the process ends, however it ends; the file ``.lock`` stays and means
-    nothing by itself. Where the file system has no locks, a warning takes their place.
+    The operating system lets go of it when the last of these processes ends, however it ends; the file ``.lock`` stays
+    and means nothing by itself. Where the file system has no locks, a warning takes their place; on Windows nothing is
+    held.
 
     Args:
         folder: made if it is not there.
@@ -58,19 +63,34 @@ def only_one(folder: Path) -> Iterator[None]:
         ValueError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK_FILE, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ValueError(
-            f"--output_dir {folder}: another process is at work in it. Wait for it or stop it, or give another folder."
-        ) from error
-    except NotImplementedError:
-        logger.warning("%s: no locks on this file system; do not start a second command in this folder.", folder)
-    try:
+    if sys.platform == "win32":
         yield
-    finally:
-        lock.release()
+        return
+    with (folder / LOCK_FILE).open("a", encoding="utf-8") as file:
+        _lock(file, folder)
+        _held.add(file.fileno())
+        try:
+            yield
+        finally:
+            _held.discard(file.fileno())
+
+
+def _lock(file: TextIO, folder: Path) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(
+            f"{folder}: another command is at work in this folder, or a training that one left. Wait for it or stop "
+            "it, or give another --output_dir."
+        ) from error
+    except OSError as error:
+        logger.warning(
+            "%s: no locks on this file system (%s); do not start a second command in this folder.",
+            folder,
+            error.strerror,
+        )
 
 
 class Programs:
@@ -90,7 +110,9 @@ class Programs:
         with self._guard:
             if self._stopped:
                 raise RuntimeError("stopped")
-            program = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, text=True)
+            program = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment, text=True, pass_fds=tuple(_held)
+            )
             self._running.add(program)
         try:
             return program.wait()
@@ -98,16 +120,40 @@ class Programs:
             with self._guard:
                 self._running.discard(program)
 
-    def stop(self) -> None:
-        """Ask all programs to end, and kill those that have not after a while; no further one will start."""
+    def stop(self, *, asked: bool = False) -> None:
+        """End all programs; no further one will start.
+
+        They are asked as Ctrl-C asks, so that they can tidy up, then told to end, then killed; killed at once when this
+        process is asked a second time.
+
+        Args:
+            asked: they were asked already: Ctrl-C reaches all programs of a terminal.
+        """
         with self._guard:
             self._stopped = True
             running = tuple(self._running)
-        for program in running:
-            program.terminate()
-        for program in running:
-            try:
-                program.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
+        try:
+            if not asked:
+                _send(running, signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+            if not _ended(running, PATIENCE):
+                _send(running, signal.SIGTERM)
+                _ended(running, PATIENCE)
+        finally:
+            for program in running:
                 program.kill()
-                program.wait()
+
+
+def _send(programs: Sequence[subprocess.Popen[str]], number: signal.Signals) -> None:
+    for program in programs:
+        program.send_signal(number)
+
+
+def _ended(programs: Sequence[subprocess.Popen[str]], seconds: float) -> bool:
+    """Wait for all of them, and say whether they ended in time."""
+    end = time.monotonic() + seconds
+    try:
+        for program in programs:
+            program.wait(max(0.0, end - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return False
+    return True

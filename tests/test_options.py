@@ -33,6 +33,7 @@ def test_overrides_go_to_the_phases_that_know_them() -> None:
         (3, "views", 0, "views=0: expected a whole number of at least 1"),
         (3, "views", 1.5, r"views=1\.5: expected a whole number"),
         (3, "hard_weight", -1.0, r"hard_weight=-1\.0: expected a number of at least 0"),
+        (3, "hard_weight", float("inf"), "hard_weight=inf: expected a number of at least 0"),
         (3, "hard_weight", "much", "hard_weight='much': expected a number of at least 0"),
         (3, "consistency_weight", float("nan"), "consistency_weight=nan: expected a number of at least 0"),
         (3, "hard_batch_norm", "seperate", "hard_batch_norm='seperate': expected one of"),
@@ -49,3 +50,19 @@ def test_values_that_a_later_phase_refuses_are_told_first(
     check_settings(phase, settings, description)
     with pytest.raises(ValueError, match=message):
         check_settings(phase, {**settings, name: value}, description)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"hard_weight": "$0.5 * 2"},
+        {"consistency_weight": "@hard_weight"},
+        {"freeze_hard_affine": "$True"},
+        {"warm_start": "$not @fine_tuning"},
+        {"stylizer": None, "hard_batch_norm": "running", "freeze_hard_affine": True},
+    ],
+)
+def test_expressions_and_passes_that_there_are_not_are_left_alone(tmp_path: Path, changed: dict[str, Any]) -> None:
+    description = load_dataset(tiny_dataset(tmp_path / "squares"))
+    settings = json.loads((bundles_dir() / PHASE_BUNDLES[3] / "configs" / "train.json").read_text())
+    check_settings(3, {**settings, **changed}, description)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from mixstyleflow_monai.artifacts import differences, read_manifest, sha256_file, write_json
+from mixstyleflow_monai.benchmark.data import source_name
 from mixstyleflow_monai.benchmark.plan import PHASE_ONE, PHASE_TWO, Cell, Plan
 from mixstyleflow_monai.benchmark.records import find_record, read_object, write_record
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
@@ -88,8 +88,7 @@ class Workshop:
     def folder(self, cell: Cell) -> Path:
         """Return the folder of a cell's training; Phase I and II are shared by the methods of a source and seed."""
         share = "" if self.plan.train_fraction == 1.0 else f"_{self.plan.train_fraction:g}"
-        source = re.sub(r"[^\w.-]+", "_", cell.source)
-        return self.output / f"{source}{share}" / f"seed{cell.seed}" / cell.method
+        return self.output / f"{source_name(cell.source)}{share}" / f"seed{cell.seed}" / cell.method
 
     def _parallel(self, items: list[Any], work: Callable[[Any, int], None]) -> dict[Any, Exception]:
         """Do some work for all items, ``jobs`` at a time; return the exceptions by item."""
@@ -104,16 +103,16 @@ class Workshop:
                 slots.append(slot)
 
         with signals_as_exit(), ThreadPoolExecutor(self.jobs) as pool:
-            futures = {pool.submit(with_slot, item): item for item in items}
             try:
+                futures = {pool.submit(with_slot, item): item for item in items}
                 for future in as_completed(futures):
                     error = future.exception()
                     if isinstance(error, Exception):
                         errors[futures[future]] = error
                         logger.error("%s", error)
-            except (KeyboardInterrupt, SystemExit):
+            except (KeyboardInterrupt, SystemExit) as end:
                 pool.shutdown(wait=False, cancel_futures=True)
-                self.programs.stop()
+                self.programs.stop(asked=isinstance(end, KeyboardInterrupt))
                 raise
         return errors
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +82,16 @@ def benchmark(
     plan = _plan(description, methods, seeds, sources, train_fraction, overlay, preset, bundles_dir, overrides)
     if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
         raise ValueError(f"--jobs {jobs!r}: expected a whole number of at least 1.")
-    if tracking not in (None, "none", "None", "mlflow"):
-        raise ValueError(f"--tracking {tracking!r}: expected mlflow or none.")
+    tracker = _tracker(tracking)
     reused = _reused(reuse)
-    datasets = {s: source_dataset(description, s, plan.train_fraction, out / "data") for s in plan.sources}
-    print(describe_steps(plan, count_steps(plan, datasets), seconds_per_step))
-    if dry_run:
-        return 0
-    workshop = Workshop(plan, datasets, out, out / "cells", reused, jobs, "mlflow" if tracking == "mlflow" else None)
-    with only_one(out):
+    with nullcontext() if dry_run else only_one(out):
+        datasets = {s: source_dataset(description, s, plan.train_fraction, out / "data") for s in plan.sources}
+        print(describe_steps(plan, count_steps(plan, datasets), seconds_per_step))
+        if dry_run:
+            return 0
+        workshop = Workshop(plan, datasets, out, out / "cells", reused, jobs, tracker)
         _report(workshop, failures := workshop.run())
-    return 1 if failures else 0
+        return 1 if failures else 0
 
 
 def _plan(
@@ -154,6 +154,12 @@ def _check_styles(plan: Plan) -> None:
                 f"{of[name]!r} and that of the flows {flows[name]!r}. Give --{name} for all phases, or train it in a "
                 "benchmark without flows."
             )
+
+
+def _tracker(tracking: str | None) -> str | None:
+    if tracking not in (None, "none", "None", "mlflow"):
+        raise ValueError(f"--tracking {tracking!r}: expected mlflow or none.")
+    return "mlflow" if tracking == "mlflow" else None
 
 
 def _reused(folders: str | Sequence[str]) -> tuple[Path, ...]:

@@ -26,7 +26,7 @@ def source_dataset(description: DatasetDescription, source: str, train_fraction:
         ValueError: a derived data set of other data is there already.
     """
     folder, sha256 = description.path.parent, description.sha256
-    name = re.sub(r"[^\w.-]+", "_", source)
+    name = source_name(source)
     if source != description.source_domain:
         given = folder
         folder = _derived(output / name, "resplit", sha256, lambda new: resplit_dataset(given, source, new))
@@ -35,6 +35,11 @@ def source_dataset(description: DatasetDescription, source: str, train_fraction:
         whole, target = folder, output / f"{name}_{train_fraction:g}"
         folder = _derived(target, "train_fraction", sha256, lambda new: subset_dataset(whole, train_fraction, new))
     return folder
+
+
+def source_name(source: str) -> str:
+    """Return the name of a source domain's folders."""
+    return re.sub(r"[^\w.-]+", "_", source)
 
 
 def _derived(folder: Path, facts: str, before: str, make: Callable[[Path], object]) -> Path:

@@ -8,6 +8,7 @@ has layers of its own and `mixstyleflow_monai.engines.SemanticLosses` in the pla
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -95,7 +96,7 @@ class HardPass:
             "consistency_weight": consistency_weight,
         }
         for name, value in weights.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"{name}={value!r}: expected a number of at least 0.")
         check_range(stylizer, image_activation)
         self.stylizer = stylizer

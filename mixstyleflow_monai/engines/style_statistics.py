@@ -21,8 +21,8 @@ from mixstyleflow_monai.artifacts import (
     write_manifest,
 )
 from mixstyleflow_monai.data import TrainingLoader, epoch_seed
+from mixstyleflow_monai.engines.lineage import load_style_flows
 from mixstyleflow_monai.engines.segmentation_trainer import denoising_input
-from mixstyleflow_monai.flows import StyleFlowBank
 from mixstyleflow_monai.networks import DualDecoderNet, style_batch_norm
 from mixstyleflow_monai.styles import IMAGE_LEVEL, GaussianStyleBank, channel_statistics
 from mixstyleflow_monai.styles.images import makes_z_scored_images
@@ -130,7 +130,7 @@ def load_gaussian_styles(
     manifest = read_manifest(path, kind="style_statistics")
     check_lineage(read_manifest(network_path, kind="segmentation_network"), manifest)
     batch_norm = manifest["settings"].get("batch_norm", "batch")
-    temperatures = None if flows_path is None else StyleFlowBank.load(flows_path, map_location="cpu").temperatures
+    temperatures = None if flows_path is None else load_style_flows(flows_path, network_path).temperatures
     return GaussianStyleBank(load_statistics(path, "train"), temperatures, batch_norm=batch_norm).to(device)
 
 

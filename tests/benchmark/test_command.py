@@ -168,12 +168,12 @@ def test_asked_to_end_it_ends_its_trainings(dataset: Path, tmp_path: Path, monke
     with pytest.raises(SystemExit) as caught:
         benchmark(str(dataset), str(tmp_path / "out"), seeds=[0, 1], tracking="none")
     assert caught.value.code == 128 + signal.SIGTERM
-    assert codes == [-signal.SIGTERM]
+    assert codes == [-signal.SIGINT]
     assert not list((tmp_path / "out").glob("cells/*"))
 
 
 def test_two_at_once_in_a_folder_are_refused(dataset: Path, tmp_path: Path) -> None:
-    with only_one(tmp_path), pytest.raises(ValueError, match="another process is at work in it"):
+    with only_one(tmp_path), pytest.raises(ValueError, match="another command is at work in this folder"):
         benchmark(str(dataset), str(tmp_path), tracking="none")
     assert not list(tmp_path.glob("*/seed*"))
 

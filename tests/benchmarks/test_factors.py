@@ -30,7 +30,7 @@ def record(method: str, group: str, seed: int, shifted: float, unseen: float) ->
 
 def phantom(task: str, folder: str, seed: int) -> None:
     """Stand in for the generator of a phantom."""
-    write_json(Path(folder) / "dataset.json", {})
+    write_json(Path(folder) / "dataset.json", {"source_domain": "home"})
 
 
 @pytest.fixture
@@ -82,8 +82,18 @@ def test_what_a_method_may_not_change_is_a_training_of_its_own(
 
 
 def test_finished_phases_are_taken_where_they_are_the_same(planned: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    for name in ("phase1", "phase2", "no_stylizer", "dsu"):
-        write_json(tmp_path / "prostate_phantom" / "home" / "seed0" / name / "models" / "a.json", {})
+    for name, seed in (
+        ("phase1", 0),
+        ("phase2", 0),
+        ("no_stylizer", 0),
+        ("dsu", 0),
+        ("phase1", 1),
+        ("mixstyleflow", 0),
+    ):
+        folder = tmp_path / "prostate_phantom" / "home" / f"seed{seed}" / name
+        write_json(folder / "models" / "model.manifest.json", {})
+        if name != "mixstyleflow":  # one that nothing is known about
+            write_json(folder / "request.json", {})
     factors.run("prostate_phantom", None, tmp_path, ["average", "joint", "long_phase1"], [0])
     seeds = {group: tmp_path / "factors" / "prostate_phantom" / group / "home" / "seed0" for group in planned}
     taken = {group: sorted(p.name for p in folder.glob("*")) for group, folder in seeds.items()}
@@ -120,10 +130,19 @@ def test_tables_need_finished_cells_alone(tmp_path: Path) -> None:
 
 
 def test_committed_cells_give_a_table() -> None:
-    assert report(CELLS)
+    assert "| recipe |" in report(CELLS)
+
+
+def test_two_records_of_one_variant_are_not_pooled(tmp_path: Path) -> None:
+    for number in range(2):
+        write_json(tmp_path / f"{number}.json", record("low_frequency", "recipe", 0, 91.0, 81.0))
+    with pytest.raises(ValueError, match=r"two records of .*low frequencies of the change"):
+        report(tmp_path)
 
 
 def test_unknown_names_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'temprature': no such variant or task"):
         main(output=str(tmp_path), variants="temprature")
+    with pytest.raises(ValueError, match="'prostate_phantom_10': no such variant or task"):
+        main(output=str(tmp_path), tasks="prostate_phantom_10")
     assert not list(tmp_path.iterdir())

@@ -82,6 +82,32 @@ def test_the_recipe_stands_beside_its_control_and_the_best_rival(tmp_path: Path)
     assert methods.side_by_side(write(tmp_path / "few", record("no_stylizer", 0, 60.0))).empty
 
 
+def test_only_methods_with_all_cells_of_the_recipe_stand_beside_it(tmp_path: Path) -> None:
+    def at(source: str, method: str, seed: int, unseen: float) -> dict[str, Any]:
+        found, other = record(method, seed, unseen), {"home": "far", "far": "home"}[source]
+        found["request"]["source"] = source
+        found["roles"] = {source: "source", other: "unseen"}
+        found["dice"] = {source: {"disc": {"a": 90.0}}, other: {"disc": {"b": unseen}}}
+        return found
+
+    easy = {"no_stylizer": 80.0, methods.RECIPE: 90.0, "dsu": 88.0}
+    hard = {"no_stylizer": 40.0, methods.RECIPE: 50.0, "dsu": 48.0}
+    cells = [at("home", method, 0, value) for method, value in easy.items()]
+    cells += [at("far", method, 0, value) for method, value in hard.items()]
+    # Only of the easy source, or of another seed: neither may be compared with means over both.
+    cells += [at("home", "tri_d", 0, 82.0), at("home", methods.CONTROL, 0, 85.0), at("home", "big_aug", 1, 99.0)]
+    table = methods.side_by_side(write(tmp_path / "cells", *cells)).set_index("source")
+    assert table.loc["mean of all", "(c) permuted"] == "-"
+    assert str(table.loc["mean of all", "(b) - rival"]).endswith("(dsu)")
+    assert str(table.loc["home", "(b) - rival"]).endswith("(dsu)")
+    assert table.loc["home", "(b) - (c)"] != "-"
+    assert set(table["seeds"]) == {"1"}
+
+
+def test_every_rival_is_compared_somewhere() -> None:
+    assert set(methods.RIVALS) <= set(METHODS + SLOW)
+
+
 def test_two_records_of_one_cell_are_not_pooled(tmp_path: Path) -> None:
     cells = write(tmp_path / "cells", record("phase1", 0, 60.0), record("dsu", 0, 60.0), record("dsu", 0, 70.0))
     with pytest.raises(ValueError, match=r"2\.json: a second record of home, dsu, seed 0, of other settings"):

@@ -136,13 +136,18 @@ def test_file_is_made_once_and_again_for_other_settings(
     bank = load_gaussian_styles(path, model)
     assert (bank.levels, bank.batch_norm) == ((2,), "running")
     assert bank.temperatures == {2: DEFAULT_TEMPERATURES[2]}
-    StyleFlowBank({2: 32}, {2: 6.0}).save(tmp_path / "style_flows.pt")
-    assert load_gaussian_styles(path, model, flows_path=tmp_path / "style_flows.pt").temperatures == {2: 6.0}
+    flows = tmp_path / "style_flows.pt"
+    StyleFlowBank({2: 32}, {2: 6.0}).save(flows)
+    write_manifest(flows, "style_flows", made_from={"network": model})
+    assert load_gaussian_styles(path, model, flows_path=flows).temperatures == {2: 6.0}
     other = tmp_path / "other.pt"
     save_state_dict(DualDecoderNet(1, 1), other)
     write_manifest(other, "segmentation_network")
     with pytest.raises(ValueError, match=r"style_statistics\.pt: its styles describe the network"):
         load_gaussian_styles(path, other)
+    write_manifest(flows, "style_flows", made_from={"network": other})
+    with pytest.raises(ValueError, match=r"style_flows\.pt: its styles describe the network"):
+        load_gaussian_styles(path, model, flows_path=flows)
 
 
 def test_unknown_part_is_refused(tmp_path: Path, network: DualDecoderNet, loader: TrainingLoader) -> None:
