@@ -23,7 +23,7 @@ def method_table(cases: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
 
     With several sources a table each stands below the other, the source in the first column. ``Avg`` is the mean over
     unseen domains, ``gap`` the source's mean minus it. The last columns are the difference of ``Avg`` to the baseline
-    and to the best other method with its 95 % interval over cases and seeds.
+    and to the best other method that has all its seeds, with its 95 % interval over cases and seeds.
     """
     parts = []
     for source in dict.fromkeys(cases["source"]):
@@ -43,7 +43,6 @@ def _source_table(cases: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     unseen = sorted(set(cases.loc[cases["role"] == "unseen", "domain"]))
     means = cases.groupby(["method", "seed", "role", "domain", "region"])["dice"].mean()
     totals = summary(cases, present)
-    best = totals.groupby("method")["unseen"].mean().drop(index=PHASE_ONE, errors="ignore")
     table = []
     for method in present:
         of_method = means.loc[method]
@@ -61,11 +60,19 @@ def _source_table(cases: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
         row["gap"] = spread(own["gap"].tolist())
         row["seeds"] = str(len(own))
         row["to baseline"] = _difference(cases, method, BASELINE) if method != BASELINE else "-"
-        others = best.drop(index=method, errors="ignore")
-        rival = str(others.idxmax()) if len(others) and others.notna().any() else None
+        rival = _best_other(totals, method)
         row["to best other"] = "-" if rival is None else f"{_difference(cases, method, rival)} ({rival})"
         table.append(row)
     return pd.DataFrame(table)
+
+
+def _best_other(totals: pd.DataFrame, method: str) -> str | None:
+    """Return the method with the best unseen mean over a method's seeds, of those that have them all."""
+    seeds = set(totals.loc[totals["method"] == method, "seed"])
+    rows = totals[totals["seed"].isin(seeds) & ~totals["method"].isin([method, PHASE_ONE])]
+    means = {str(name): part["unseen"].mean() for name, part in rows.groupby("method") if set(part["seed"]) == seeds}
+    known = {name: value for name, value in means.items() if not np.isnan(value)}
+    return max(known, key=lambda name: known[name]) if known else None
 
 
 def spread(values: Sequence[float]) -> str:

@@ -1,0 +1,25 @@
+"""Tests of the table of a benchmark; its files and figure are tested with the command."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from mixstyleflow_monai.benchmark.tables import method_table
+
+
+def cell(method: str, seed: int, unseen: float) -> list[dict[str, object]]:
+    """Return the rows of a case of each domain."""
+    shared = {"source": "home", "method": method, "seed": seed, "case_id": "a", "region": "disc"}
+    return [
+        {**shared, "domain": "home", "role": "source", "dice": 90.0},
+        {**shared, "domain": "far", "role": "unseen", "dice": unseen},
+    ]
+
+
+def test_a_method_with_fewer_seeds_is_nobodys_best_other() -> None:
+    rows = [row for seed in (0, 1) for name, dice in {"a": 60.0, "b": 70.0}.items() for row in cell(name, seed, dice)]
+    cases = pd.DataFrame([*rows, *cell("lucky", 0, 99.0)])
+    table = method_table(cases, ["a", "b", "lucky"]).set_index("method")
+    assert table.loc["a", "to best other"] == "-10.0 [-10.0, -10.0] (b)"
+    assert table.loc["b", "to best other"] == "+10.0 [+10.0, +10.0] (a)"
+    assert str(table.loc["lucky", "to best other"]).endswith("(b)")
