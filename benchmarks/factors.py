@@ -19,7 +19,7 @@ import fire
 import pandas as pd
 
 from benchmarks.held_in_shifts import shifts_of_run
-from benchmarks.methods import FLOWS, SETTINGS, common_settings, dataset_of, words
+from benchmarks.methods import FLOWS, RECIPE, SETTINGS, common_settings, dataset_of, words
 from mixstyleflow_monai.artifacts import write_json
 from mixstyleflow_monai.benchmark import benchmark
 from mixstyleflow_monai.benchmark.cells import REQUEST_FILE
@@ -31,7 +31,6 @@ from mixstyleflow_monai.data.dataset_description import DATASET_FILE, read_json
 from mixstyleflow_monai.stopping import only_one
 
 CELLS = Path(__file__).parent / "factor_cells"
-RECIPE = "flow_and_image_styles"
 TASKS = ("white_cells", "prostate_phantom")
 """The default; comparisons with a share of the training cases are not for this study."""
 REFERENCES = (BASELINE, "mixstyleflow", RECIPE)

@@ -29,20 +29,18 @@ from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE
 
 CELLS = Path(__file__).parent / "cells"
+RECIPE, CONTROL, PAPER = "flow_and_image_styles", "permuted_flow_and_image_styles", "paper_styles"
+"""(b), (c) and (a) of the side-by-side table; (d), no stylizer, is `BASELINE`."""
+RIVALS = ("mix_style", "dsu", "efd_mix", "tri_d", "rand_conv_supervised", "rand_conv", "big_aug", "san_saw")
+SLOW = ("max_style",)
+"""A rival too, but several times the cost of the others, so not on all data sets."""
 METHODS = (
     BASELINE,
     "mixstyleflow",
-    "paper_styles",
-    "flow_and_image_styles",
-    "permuted_flow_and_image_styles",
-    "mix_style",
-    "dsu",
-    "efd_mix",
-    "tri_d",
-    "rand_conv_supervised",
-    "rand_conv",
-    "big_aug",
-    "san_saw",
+    PAPER,
+    RECIPE,
+    CONTROL,
+    *RIVALS,
     "flow_styles_and_rand_conv",
     "flow_styles_and_big_aug",
 )
@@ -52,21 +50,6 @@ FLOWS: dict[str, Any] = {
     "phase2:temperatures": _IMAGE_STYLES["temperatures"],
 }
 """Phase II fits styles of the image as well, once for all methods; ``style_levels`` of a method says what it uses."""
-SLOW = ("max_style",)
-"""Several times the cost of the others, so not on all data sets."""
-RECIPE, CONTROL, PAPER = "flow_and_image_styles", "permuted_flow_and_image_styles", "paper_styles"
-"""(b), (c) and (a) of the side-by-side table; (d), no stylizer, is `BASELINE`."""
-RIVALS = (
-    "mix_style",
-    "dsu",
-    "efd_mix",
-    "tri_d",
-    "rand_conv_supervised",
-    "rand_conv",
-    "max_style",
-    "san_saw",
-    "big_aug",
-)
 
 
 @dataclass(frozen=True)
@@ -237,7 +220,7 @@ def _side_by_side(cases: pd.DataFrame) -> dict[str, str]:
     totals = summary(cases, whole)
     unseen = {str(method): rows["unseen"].tolist() for method, rows in totals.groupby("method")}
     source = {str(method): float(rows["source"].mean()) for method, rows in totals.groupby("method")}
-    rival = max((m for m in whole if m in RIVALS), key=lambda method: sum(unseen[method]), default="")
+    rival = max((m for m in whole if m in RIVALS + SLOW), key=lambda method: sum(unseen[method]), default="")
     letters = {"(a) paper": PAPER, "(b) recipe": RECIPE, "(c) permuted": CONTROL, "(d) none": BASELINE}
     row = {"seeds": str(len(seeds))}
     row |= {letter: spread(unseen.get(method, [])) for letter, method in letters.items()}

@@ -192,9 +192,8 @@ def _check_hard_pass(settings: Mapping[str, Any]) -> None:
         "freeze_affine": "freeze_hard_affine",
     }
     given = {name: settings[key] for name, key in options.items()}
-    if not (settings["stylizer"] is None and settings["perturbation"] is None) and not any(
-        map(_is_expression, given.values())
-    ):
+    has_hard_pass = settings["stylizer"] is not None or settings["perturbation"] is not None
+    if has_hard_pass and not any(map(_is_expression, given.values())):
         given["freeze_affine"] = flag(given["freeze_affine"], "freeze_hard_affine")
         HardPass(lambda network, images, latent: images, affine=SeparateAffine(nn.BatchNorm2d(1)), **given)
     if not _is_expression(settings["warm_start"]):

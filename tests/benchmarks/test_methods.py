@@ -104,10 +104,6 @@ def test_only_methods_with_all_cells_of_the_recipe_stand_beside_it(tmp_path: Pat
     assert set(table["seeds"]) == {"1"}
 
 
-def test_every_rival_is_compared_somewhere() -> None:
-    assert set(methods.RIVALS) <= set(METHODS + SLOW)
-
-
 def test_two_records_of_one_cell_are_not_pooled(tmp_path: Path) -> None:
     cells = write(tmp_path / "cells", record("phase1", 0, 60.0), record("dsu", 0, 60.0), record("dsu", 0, 70.0))
     with pytest.raises(ValueError, match=r"2\.json: a second record of home, dsu, seed 0, of other settings"):
