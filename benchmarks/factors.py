@@ -9,6 +9,7 @@ Dice on unseen domains, which chooses nothing. Finished ones are in ``benchmarks
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,14 +19,15 @@ from typing import Any
 import fire
 import pandas as pd
 
-from benchmarks.held_in_shifts import shifts_of_run
+from benchmarks.held_in_shifts import MEAN, MEAN_OF_PAIRS, shifts_of_run
 from benchmarks.methods import FLOWS, RECIPE, SETTINGS, common_settings, dataset_of, words
 from mixstyleflow_monai.artifacts import write_json
 from mixstyleflow_monai.benchmark import benchmark
 from mixstyleflow_monai.benchmark.cells import REQUEST_FILE
 from mixstyleflow_monai.benchmark.data import source_name
-from mixstyleflow_monai.benchmark.plan import BASELINE, PHASE_ONE, PHASE_TWO
-from mixstyleflow_monai.benchmark.tables import markdown
+from mixstyleflow_monai.benchmark.plan import BASELINE, PHASE_ONE, PHASE_TWO, Cell
+from mixstyleflow_monai.benchmark.records import case_table
+from mixstyleflow_monai.benchmark.tables import difference, markdown
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE, read_json
 from mixstyleflow_monai.stopping import only_one
@@ -149,13 +151,19 @@ def _lend(trained: Path, folder: Path, training: Mapping[str, Any], seeds: Seque
 
 
 def _keep(path: Path, folder: Path, group: str, dataset: Path) -> None:
-    """Keep a finished cell, with the Dice of its network on shifted source validation slices."""
-    if (CELLS / path.name).is_file():
+    """Keep a finished cell, with the Dice of its network on shifted source validation slices.
+
+    One that was kept before there were pairs of shifts is measured again, if its network is still there.
+    """
+    kept_before = read_json(CELLS / path.name)["held_in_shifts"] if (CELLS / path.name).is_file() else {}
+    if MEAN_OF_PAIRS in kept_before:
         return
     record = json.loads(path.read_text(encoding="utf-8"))
     request = record["request"]
     source = request["source"]
     trained = folder / source_name(source) / f"seed{request['seed']}" / request["method"]
+    if kept_before and not (trained / "models" / "model.pt").is_file():
+        return
     own = read_json(dataset / DATASET_FILE)["source_domain"] == source
     shifts = shifts_of_run(trained, dataset if own else folder / "data" / source_name(source))
     kept = {name: round(value, 2) for name, value in shifts.items()}
@@ -175,11 +183,20 @@ def report(folder: Path = CELLS) -> str:
     parts = []
     for (data, source), table in pd.DataFrame(rows).groupby(["data", "source"]):
         parts.append(f"### {data}, trained on `{source}`")
+        cases = case_table([(row["cell"], row["record"]) for row in table.to_dict("records")])
         grouped = table.groupby(["order", "factor", "setting"])
-        shown = grouped[["under shifts", "source test", "unseen"]].agg(_mean_and_deviation)
+        shown = grouped[["under shifts", "two at a time", "source test", "unseen"]].agg(_mean_and_deviation)
         shown["seeds"] = grouped.size()
-        parts.append(markdown(shown.reset_index().drop(columns="order")).rstrip())
+        shown = shown.reset_index().drop(columns="order")
+        names = [_label(row["factor"], row["setting"]) for row in shown.to_dict("records")]
+        recipe = _label("recipe", "")
+        shown["unseen, to the recipe"] = ["-" if n == recipe else difference(cases, n, recipe) for n in names]
+        parts.append(markdown(shown).rstrip())
     return "\n\n".join(parts) + "\n"
+
+
+def _label(factor: str, setting: str) -> str:
+    return f"{factor}: {setting}"
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,13 +216,18 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "order": list(VARIANTS).index(name) if variant else -1,
         "factor": factor,
         "setting": setting,
-        "under shifts": record["held_in_shifts"]["mean of shifts"],
+        "under shifts": record["held_in_shifts"][MEAN],
+        "two at a time": record["held_in_shifts"].get(MEAN_OF_PAIRS, math.nan),
         "source test": record["source_mean_dice"],
         "unseen": record["unseen_mean_dice"],
+        "cell": Cell(request["source"], _label(factor, setting), request["seed"]),
+        "record": record,
     }
 
 
 def _mean_and_deviation(values: pd.Series[float]) -> str:
+    if values.isna().any():
+        return "-"
     return f"{values.mean():.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else "")
 
 

@@ -21,10 +21,10 @@ from data_prep.folder import make_folder_dataset
 from data_prep.phantom import make_phantom
 from mixstyleflow_monai.artifacts import atomic_path
 from mixstyleflow_monai.benchmark import benchmark
-from mixstyleflow_monai.benchmark.comparison import compare, summary
+from mixstyleflow_monai.benchmark.comparison import summary
 from mixstyleflow_monai.benchmark.plan import BASELINE, PHASE_ONE, Cell
 from mixstyleflow_monai.benchmark.records import case_table
-from mixstyleflow_monai.benchmark.tables import markdown, method_table, spread
+from mixstyleflow_monai.benchmark.tables import difference, markdown, method_table, spread
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE
 
@@ -227,8 +227,7 @@ def _side_by_side(cases: pd.DataFrame) -> dict[str, str]:
     row["source, (b) - (d)"] = f"{source[RECIPE] - source[BASELINE]:+.1f}"
     others = {"(b) - (d)": BASELINE, "(b) - (c)": CONTROL, "(b) - (a)": PAPER, "(b) - rival": rival}
     for heading, other in others.items():
-        found = compare(cases, RECIPE, other)
-        row[heading] = "-" if found is None else f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+        row[heading] = difference(cases, RECIPE, other)
     if rival:
         row["(b) - rival"] += f" ({rival})"
     return row

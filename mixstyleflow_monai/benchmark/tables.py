@@ -59,9 +59,9 @@ def _source_table(cases: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
         row[AVERAGE] = spread(own["unseen"].tolist())
         row["gap"] = spread(own["gap"].tolist())
         row["seeds"] = str(len(own))
-        row["to baseline"] = _difference(cases, method, BASELINE) if method != BASELINE else "-"
+        row["to baseline"] = difference(cases, method, BASELINE) if method != BASELINE else "-"
         rival = _best_other(totals, method)
-        row["to best other"] = "-" if rival is None else f"{_difference(cases, method, rival)} ({rival})"
+        row["to best other"] = "-" if rival is None else f"{difference(cases, method, rival)} ({rival})"
         table.append(row)
     return pd.DataFrame(table)
 
@@ -83,7 +83,8 @@ def spread(values: Sequence[float]) -> str:
     return f"{np.mean(known):.1f} ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else f"{known[0]:.1f}"
 
 
-def _difference(cases: pd.DataFrame, first: str, second: str) -> str:
+def difference(cases: pd.DataFrame, first: str, second: str) -> str:
+    """Return the difference of two methods and its 95 % interval, "-" if nothing can be compared."""
     found: Comparison | None = compare(cases, first, second)
     return "-" if found is None else f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
 

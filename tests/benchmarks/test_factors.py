@@ -22,9 +22,11 @@ def record(method: str, group: str, seed: int, shifted: float, unseen: float) ->
         "request": {"source": "home", "method": method, "seed": seed, "train_fraction": 1.0},
         "dataset": "discs",
         "group": group,
-        "held_in_shifts": {"plain": 95.0, "mean of shifts": shifted},
+        "held_in_shifts": {"plain": 95.0, "mean of shifts": shifted, "mean of pairs": shifted - 2.0},
         "source_mean_dice": 94.0,
         "unseen_mean_dice": unseen,
+        "roles": {"home": "source", "away": "unseen"},
+        "dice": {"home": {"disc": {"a": 94.0}}, "away": {"disc": {"b": unseen - 1.0, "c": unseen + 1.0}}},
     }
 
 
@@ -123,10 +125,32 @@ def test_tables_need_finished_cells_alone(tmp_path: Path) -> None:
     for number, content in enumerate(records):
         write_json(tmp_path / f"{number}.json", content)
     rows = [line for line in report(tmp_path).splitlines() if line.startswith("| ")]
-    assert "| recipe |  | 91.0 ± 1.4 | 94.0 ± 0.0 | 82.0 ± 2.8 | 2 |" in rows
-    assert "| hard image | low frequencies of the change | 91.0 | 94.0 | 81.0 | 1 |" in rows
-    assert "| weights | average, 0.98, baseline | 85.0 | 94.0 | 70.0 | 1 |" in rows
-    assert "| weights | average, 0.98 | 91.5 | 94.0 | 82.0 | 1 |" in rows
+    assert "| recipe |  | 91.0 ± 1.4 | 89.0 ± 1.4 | 94.0 ± 0.0 | 82.0 ± 2.8 | 2 | - |" in rows
+    same_seed = "1 | +1.0 [+1.0, +1.0] |"
+    assert f"| hard image | low frequencies of the change | 91.0 | 89.0 | 94.0 | 81.0 | {same_seed}" in rows
+    assert "| weights | average, 0.98, baseline | 85.0 | 83.0 | 94.0 | 70.0 | 1 | -10.0 [-10.0, -10.0] |" in rows
+    assert "| weights | average, 0.98 | 91.5 | 89.5 | 94.0 | 82.0 | 1 | +2.0 [+2.0, +2.0] |" in rows
+
+
+def test_cells_of_before_there_were_pairs_are_measured_again(
+    planned: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = record(RECIPE, "recipe", 0, 90.0, 80.0)
+    del old["held_in_shifts"]["mean of pairs"]
+    write_json(tmp_path / "kept" / "recipe.json", old)
+    factors.run("prostate_phantom", None, tmp_path, [], [0])
+    assert json.loads((tmp_path / "kept" / "recipe.json").read_text()) == old, "nothing left to measure"
+    assert "| recipe |  | 90.0 | - |" in report(tmp_path / "kept")
+
+    network = tmp_path / "factors/prostate_phantom/recipe/home/seed0" / RECIPE / "models" / "model.pt"
+    network.parent.mkdir(parents=True)
+    network.touch()
+    for mean_of_pairs in (88.0, 70.0):
+        result = {"mean of shifts": 90.0, "mean of pairs": mean_of_pairs}
+        monkeypatch.setattr(factors, "shifts_of_run", lambda run, dataset, found=result: found)
+        factors.run("prostate_phantom", None, tmp_path, [], [0])
+        kept = json.loads((tmp_path / "kept" / "recipe.json").read_text())
+        assert kept["held_in_shifts"]["mean of pairs"] == 88.0, "measured once"
 
 
 def test_committed_cells_give_a_table() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.held_in_shifts import colour_shifts, grey_shifts, shifted_dice
+from benchmarks.held_in_shifts import GREY_VALUES, colour_shifts, grey_shifts, pairs_of, shifted_dice
 from mixstyleflow_monai.data import Task
 from mixstyleflow_monai.networks import DualDecoderNet
 
@@ -43,5 +43,13 @@ def test_mean_is_over_the_shifts_that_fit_the_channels(channels: int) -> None:
     images = torch.rand(2, channels, 32, 32)
     result = shifted_dice(network, task, images, (images[:, :1] > 0.5).to(torch.uint8))
     names = set(grey_shifts()) | (set(colour_shifts()) if channels == 3 else set())
-    assert set(result) == names | {"plain", "mean of shifts"}
+    assert set(result) == names | {"plain", "mean of shifts", "mean of pairs"}
     assert result["mean of shifts"] == pytest.approx(sum(result[name] for name in names) / len(names))
+
+
+def test_pairs_are_each_change_of_grey_values_and_then_each_other_shift() -> None:
+    pairs = pairs_of(SHIFTS)
+    assert len(pairs) == len(GREY_VALUES) * (len(SHIFTS) - len(GREY_VALUES)) == 60
+    images = torch.rand(2, 3, 16, 16)
+    expected = SHIFTS["blur"]((images + 0.2).clamp(0, 1))
+    torch.testing.assert_close(pairs["brighter, blur"](images), expected)
