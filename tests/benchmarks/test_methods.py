@@ -11,8 +11,9 @@ import pytest
 
 from benchmarks import methods
 from benchmarks.methods import CELLS, FLOWS, METHODS, SETTINGS, SLOW, finished, main, report
-from mixstyleflow_monai.benchmark import known_methods
+from mixstyleflow_monai.benchmark import benchmark, known_methods
 from mixstyleflow_monai.bundle_paths import bundles_dir
+from tests.benchmark.squares import tiny_dataset
 
 
 def record(method: str, seed: int, unseen: float) -> dict[str, Any]:
@@ -113,13 +114,13 @@ def test_two_records_of_one_cell_are_not_pooled(tmp_path: Path) -> None:
 def test_finished_cells_are_gathered_and_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[dict[str, Any]] = []
 
-    def benchmark(dataset: str, folder: str, **settings: Any) -> int:
+    def stand_in(dataset: str, folder: str, **settings: Any) -> int:
         calls.append({"dataset": dataset, **settings})
         write(Path(folder), record("phase1", 0, 50.0))
         write(Path(folder) / "cells", record("phase1", 0, 50.0), record("no_stylizer", 0, 61.0))
         return 0
 
-    monkeypatch.setattr(methods, "benchmark", benchmark)
+    monkeypatch.setattr(methods, "benchmark", stand_in)
     monkeypatch.setattr(methods, "CELLS", tmp_path / "cells")
     monkeypatch.setattr(methods, "make_phantom", lambda task, folder, seed: Path(folder).mkdir(parents=True))
     write(tmp_path / "cells", record("phase1", 0, 77.0))
@@ -129,6 +130,20 @@ def test_finished_cells_are_gathered_and_never_overwritten(tmp_path: Path, monke
     assert (calls[0]["train_fraction"], calls[0]["image_size"], calls[0]["amp"]) == (0.1, [96, 96], True)
     assert json.loads((tmp_path / "cells" / "0.json").read_text()) == record("phase1", 0, 77.0)
     assert (tmp_path / "cells" / "1.json").is_file()
+
+
+def test_other_grey_values_are_another_table(tmp_path: Path) -> None:
+    clipped = record("no_stylizer", 0, 70.0)
+    clipped["request"]["overrides"] = {"1": {"percentiles": [1.0, 99.8]}}
+    cells = write(tmp_path / "cells", record("no_stylizer", 0, 60.0), clipped)
+    assert list(finished(cells)) == [("discs", 1.0), ("discs, between the 1 and 99.8 percentiles", 1.0)]
+    assert "### discs, between the 1 and 99.8 percentiles\n" in report(cells)
+
+
+def test_settings_of_a_comparison_reach_the_plan(tmp_path: Path) -> None:
+    dataset, settings = str(tiny_dataset(tmp_path / "squares")), methods.common_settings(SETTINGS["nuclei_percentiles"])
+    assert settings["phase1:percentiles"] == [1.0, 99.8]
+    assert benchmark(dataset, str(tmp_path / "out"), methods=["no_stylizer"], seeds=[0], dry_run=True, **settings) == 0
 
 
 def test_real_images_are_asked_for_before_anything_is_made(tmp_path: Path) -> None:
