@@ -78,6 +78,7 @@ VARIANTS: dict[str, Variant] = {
     "batch_norm_running": Variant("batch norm of the hard pass", "running", {"hard_batch_norm": "running"}),
     "batch_norm_tracked": Variant("batch norm of the hard pass", "tracked", {"hard_batch_norm": "tracked"}),
     "batch_norm_separate": Variant("batch norm of the hard pass", "separate affine", {"hard_batch_norm": "separate"}),
+    "batch_norm_instance": Variant("batch norm of the hard pass", "instance", {"hard_batch_norm": "instance"}),
     "weight_half": Variant("weight of the hard loss", "0.5", {"hard_weight": 0.5}),
     "weight_double": Variant("weight of the hard loss", "2", {"hard_weight": 2.0}),
     "consistency": Variant("consistency", "10 times JS divergence", {"consistency_weight": 10.0}),

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from mixstyleflow_monai.losses import prediction_divergence, reconstruction_loss
 from mixstyleflow_monai.networks import DualDecoderNet, running_batch_norm, untracked_batch_norm
-from mixstyleflow_monai.networks.batch_norm import SeparateAffine
+from mixstyleflow_monai.networks.batch_norm import SeparateAffine, instance_norm
 from mixstyleflow_monai.styles import BigAug, MaxStyle
 
-BATCH_NORMS = ("batch", "running", "tracked", "separate")
+BATCH_NORMS = ("batch", "running", "tracked", "separate", "instance")
 
 PERTURBATION_SEED_OFFSET = 1_000_000_007
 """Keeps a perturbation's random numbers apart from the stylizer's."""
@@ -63,7 +63,8 @@ class HardPass:
         freeze_affine: no gradient for batch-norm weight and bias from the hard pass (official code).
         batch_norm: statistics that batch norm uses in the hard pass: "batch" for the hard batch's own (paper);
             "running" for the running ones, as inference does; "tracked" for the batch's own, which then enter the
-            running ones; "separate" for the batch's own, with weight and bias of ``affine``.
+            running ones; "separate" for the batch's own, with weight and bias of ``affine``; "instance" for those of
+            each image.
         affine: weights and biases of the batch norms for "separate", which the optimizer has as well.
         image_activation: of the network, see `DualDecoderNet`.
 
@@ -194,12 +195,20 @@ class HardPass:
             return contextlib.nullcontext()
         if self.batch_norm == "separate":
             return self._separate(network)
+        if self.batch_norm == "instance":
+            return self._instance(network)
         return untracked_batch_norm(network, freeze_affine=self.freeze_affine)
 
     @contextlib.contextmanager
     def _separate(self, network: nn.Module) -> Iterator[None]:
         assert self.affine is not None  # for the type checker: checked at the start
         with untracked_batch_norm(network), self.affine.attached():
+            yield
+
+    @contextlib.contextmanager
+    def _instance(self, network: nn.Module) -> Iterator[None]:
+        # Compiled code keeps the layers that were there when it was compiled.
+        with torch.compiler.set_stance("force_eager"), instance_norm(network):
             yield
 
     @contextlib.contextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mixstyleflow_monai.processes import world_size
@@ -86,6 +88,37 @@ def running_batch_norm(network: nn.Module) -> Iterator[None]:
     finally:
         for norm, training in before:
             norm.training = training
+
+
+@contextmanager
+def instance_norm(network: nn.Module) -> Iterator[None]:
+    """Have every batch norm of ``network`` normalise each image by its own statistics, with its buffers untouched.
+
+    Weights and biases are those of the batch norms, with gradient. For a batch of one image this is
+    `untracked_batch_norm`; in several processes nothing is shared.
+
+    Args:
+        network: module whose batch norms are replaced; they are themselves again on leaving.
+
+    References:
+        Ulyanov et al., Instance Normalization, arXiv 1607.08022
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    # A block inside another one has to leave the outer one's.
+    before = [(norm, norm.__dict__.get("forward")) for norm in norms]
+
+    def normalise(norm: _BatchNorm, images: Tensor) -> Tensor:
+        return functional.instance_norm(images, weight=norm.weight, bias=norm.bias, eps=norm.eps)
+
+    try:
+        for norm in norms:
+            norm.__dict__["forward"] = partial(normalise, norm)
+        yield
+    finally:
+        for norm, forward in before:
+            del norm.__dict__["forward"]
+            if forward is not None:
+                norm.__dict__["forward"] = forward
 
 
 class SeparateAffine(nn.Module):

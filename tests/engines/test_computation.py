@@ -70,14 +70,17 @@ def test_styles_and_losses_are_float32_under_mixed_precision(dataset: SliceDatas
     assert torch.isfinite(torch.tensor(losses)).all()
 
 
-@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
-def test_compiled_training_gives_the_same_losses(backend: str, dataset: SliceDataset) -> None:
+@pytest.mark.parametrize(
+    ("backend", "batch_norm"),
+    [("eager", "batch"), ("eager", "instance"), pytest.param("aot_eager", "batch", marks=pytest.mark.slow)],
+)
+def test_compiled_training_gives_the_same_losses(backend: str, batch_norm: str, dataset: SliceDataset) -> None:
     def invert(network: DualDecoderNet, images: Tensor, latent: Tensor) -> Tensor:
         return 1.0 - images
 
     torch._dynamo.reset()
-    expected, plain = train(dataset, hard_pass=HardPass(invert))
-    losses, network = train(dataset, hard_pass=HardPass(invert), compile=backend)
+    expected, plain = train(dataset, hard_pass=HardPass(invert, batch_norm=batch_norm))
+    losses, network = train(dataset, hard_pass=HardPass(invert, batch_norm=batch_norm), compile=backend)
     assert losses == pytest.approx(expected, rel=1e-4)
     assert list(network.state_dict()) == list(plain.state_dict())
     for name, value in plain.state_dict().items():

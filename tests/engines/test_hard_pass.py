@@ -179,6 +179,16 @@ def test_statistics_of_batch_norm_are_those_asked_for(network: DualDecoderNet, m
     torch.testing.assert_close(parts["loss_hard_segmentation"], loss(logits, batch["target"]))
 
 
+def test_instance_norm_shows_each_image_by_itself(network: DualDecoderNet) -> None:
+    batch, loss = make_batch(network), SegmentationLoss()
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    _, parts = HardPass(invert, batch_norm="instance").losses(run, network, batch, loss)
+    assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
+    hard = 1.0 - batch["images"]
+    alone = torch.cat([run(network, hard[k : k + 1])[1] for k in range(len(hard))])
+    torch.testing.assert_close(parts["loss_hard_segmentation"], loss(alone, batch["target"]), atol=1e-5, rtol=1e-4)
+
+
 def test_gradient_reaches_every_parameter_by_running_statistics(network: DualDecoderNet) -> None:
     batch = make_batch(network)
     HardPass(invert, batch_norm="running").losses(run, network, batch, SegmentationLoss())[0].backward()

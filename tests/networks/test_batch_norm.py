@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
-from mixstyleflow_monai.networks.batch_norm import SeparateAffine
+from mixstyleflow_monai.networks.batch_norm import SeparateAffine, instance_norm
 
 
 def small() -> nn.Sequential:
@@ -116,6 +116,45 @@ def test_parameters_that_were_frozen_before_stay_frozen() -> None:
         assert not net[4].bias.requires_grad
     assert not net[1].weight.requires_grad
     assert net[4].bias.requires_grad
+
+
+def test_instance_norm_of_a_batch_is_batch_norm_image_by_image() -> None:
+    net = DualDecoderNet().train()
+    x = (
+        torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+        * torch.tensor([0.2, 1.0, 3.0])[:, None, None, None]
+    )
+    before = copy.deepcopy(net.state_dict())
+    with torch.no_grad(), untracked_batch_norm(net):
+        one_by_one = torch.cat([net(x[k : k + 1]) for k in range(3)])
+        together = net(x)
+    with instance_norm(net):
+        found = net(x)
+        with torch.no_grad(), instance_norm(net.eval()):
+            torch.testing.assert_close(net(x), found)
+        torch.testing.assert_close(net.train()(x), found)  # the outer block goes on
+    assert not torch.allclose(found, together, atol=1e-3)
+    torch.testing.assert_close(found, one_by_one, atol=1e-4, rtol=1e-4)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    found.square().sum().backward()
+    norms = [m for m in net.stem.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for m in norms for p in m.parameters())
+
+
+def test_instance_norm_ends_with_its_block() -> None:
+    net = small()
+
+    def fail() -> None:
+        with instance_norm(net):
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        fail()
+    assert not any("forward" in module.__dict__ for module in net.modules())
+    mean = net[1].running_mean.clone()
+    net(images())
+    assert not torch.equal(net[1].running_mean, mean)
 
 
 def test_separate_parameters_are_the_network_s_inside_alone() -> None:
