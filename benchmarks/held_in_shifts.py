@@ -4,7 +4,8 @@
 Dice of plain and of shifted source validation slices. The shifts are photometric and of fixed strength: contrast
 curves, brightness, illumination across the image, blur, noise, resolution and, for colour images, casts, saturation
 and hue. Where one of them alone costs a recipe next to nothing, two at a time still tell recipes apart: each change of
-the grey values, followed by each of the others.
+the grey values, followed by each of the others. Where every slice is scaled by its own range, it is
+scaled so again after a shift, as images of a site with that shift would be.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixstyleflow_monai.data import SliceDataset, Task, load_dataset
+from mixstyleflow_monai.data.transforms import ScaleSlicesToUnitRanged
 from mixstyleflow_monai.engines import load_network
 from mixstyleflow_monai.engines.style_preview import batch_dice
 from mixstyleflow_monai.networks import DualDecoderNet
@@ -71,15 +73,29 @@ def pairs_of(shifts: Mapping[str, Shift]) -> dict[str, Shift]:
 
 
 def shifted_dice(network: DualDecoderNet, task: Task, images: Tensor, target: Tensor) -> dict[str, float]:
-    """Return the mean Dice (0 to 100) on plain images, under each shift, and the means over shifts and over pairs."""
+    """Return the mean Dice (0 to 100) on plain images, under each shift, and the means over shifts and over pairs.
+
+    Raises:
+        ValueError: images are z-scored, which the shifts, of values in [0, 1], are not for.
+    """
+    if task.intensity == "z_score":
+        raise ValueError(
+            "intensity='z_score': shifts are for images in [0, 1]. Choose by networks of another intensity."
+        )
     shifts = {**grey_shifts(), **(colour_shifts() if images.shape[1] == 3 else {})}
     result = {"plain": batch_dice(network, images, target, task.encoding)}
-    for name, shift in shifts.items():
-        result[name] = batch_dice(network, shift(images).clamp(0.0, 1.0), target, task.encoding)
+
+    def dice(shift: Shift) -> float:
+        shifted = shift(images).clamp(0.0, 1.0)
+        if task.intensity == "slice_range":
+            # What a scanner does to all values alike, a network of such images never sees.
+            scaled = ScaleSlicesToUnitRanged("image")
+            shifted = torch.stack([scaled({"image": image})["image"] for image in shifted])
+        return batch_dice(network, shifted, target, task.encoding)
+
+    result |= {name: dice(shift) for name, shift in shifts.items()}
     result[MEAN] = sum(result[name] for name in shifts) / len(shifts)
-    pairs = [
-        batch_dice(network, shift(images).clamp(0.0, 1.0), target, task.encoding) for shift in pairs_of(shifts).values()
-    ]
+    pairs = [dice(shift) for shift in pairs_of(shifts).values()]
     return {**result, MEAN_OF_PAIRS: sum(pairs) / len(pairs)}
 
 

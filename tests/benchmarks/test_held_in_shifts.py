@@ -53,3 +53,29 @@ def test_pairs_are_each_change_of_grey_values_and_then_each_other_shift() -> Non
     images = torch.rand(2, 3, 16, 16)
     expected = SHIFTS["blur"]((images + 0.2).clamp(0, 1))
     torch.testing.assert_close(pairs["brighter, blur"](images), expected)
+
+
+def test_a_network_of_images_scaled_by_their_range_never_sees_what_is_done_to_all_values_alike() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 1, 32, 32)
+    images = (images - images.amin((2, 3), keepdim=True)) / (
+        images.amax((2, 3), keepdim=True) - images.amin((2, 3), keepdim=True)
+    )
+    target = (images > 0.5).to(torch.uint8)
+    found = {}
+    for intensity in ("slice_range", "data_range"):
+        task = Task(in_channels=1, regions={"disc": [1]}, image_size=(32, 32), intensity=intensity)
+        torch.manual_seed(1)
+        found[intensity] = shifted_dice(DualDecoderNet(**task.network_settings()).eval(), task, images, target)
+    assert found["slice_range"]["flat contrast"] == pytest.approx(found["slice_range"]["plain"], abs=1e-3)
+    assert found["data_range"]["flat contrast"] != pytest.approx(found["data_range"]["plain"], abs=1e-3)
+    assert found["slice_range"]["gamma 2"] == found["data_range"]["gamma 2"]
+    task = Task(
+        in_channels=1,
+        regions={"disc": [1]},
+        image_size=(32, 32),
+        intensity="z_score",
+        image_activation="instance_norm",
+    )
+    with pytest.raises(ValueError, match="z_score': shifts are for images in"):
+        shifted_dice(DualDecoderNet(**task.network_settings()).eval(), task, images, target)
