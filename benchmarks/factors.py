@@ -20,7 +20,7 @@ import fire
 import pandas as pd
 
 from benchmarks.held_in_shifts import MEAN, MEAN_OF_PAIRS, shifts_of_run
-from benchmarks.methods import FLOWS, RECIPE, SETTINGS, common_settings, dataset_of, words
+from benchmarks.methods import FLOWS, RECIPE, SETTINGS, common_settings, data_name, dataset_of, words
 from mixstyleflow_monai.artifacts import write_json
 from mixstyleflow_monai.benchmark import benchmark
 from mixstyleflow_monai.benchmark.cells import REQUEST_FILE
@@ -143,7 +143,8 @@ def _lend(trained: Path, folder: Path, training: Mapping[str, Any], seeds: Seque
     for done in [path for seed in seeds for path in sorted(trained.glob(f"*/seed{seed}/*"))]:
         target = folder / done.relative_to(trained)
         # Without its request a training would pass for one of any settings.
-        whole = (done / REQUEST_FILE).is_file() and any((done / "models").glob("*.manifest.json"))
+        last = "style_flows" if done.name == PHASE_TWO else "model"  # phase 2 begins with a copy of phase 1's network
+        whole = (done / REQUEST_FILE).is_file() and (done / "models" / f"{last}.manifest.json").is_file()
         if done.name in wanted and whole and not target.exists():
             partial = target.with_name(f".partial-{target.name}")
             shutil.rmtree(partial, ignore_errors=True)
@@ -211,7 +212,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         suffix = {BASELINE: ", baseline", PHASE_ONE: ", Phase I"}.get(method, "")
         factor, setting = variant.factor, variant.setting + suffix
     return {
-        "data": record["dataset"],
+        "data": data_name(record),
         "source": request["source"],
         "seed": request["seed"],
         "order": list(VARIANTS).index(name) if variant else -1,

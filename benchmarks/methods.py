@@ -158,6 +158,12 @@ def common_settings(chosen: Setting) -> dict[str, Any]:
     }
 
 
+def data_name(record: Mapping[str, Any]) -> str:
+    """Return the name of a finished cell's data set, as the network gets it."""
+    limits = record["request"].get("overrides", {}).get("1", {}).get("percentiles")
+    return record["dataset"] + (f", between the {limits[0]:g} and {limits[1]:g} percentiles" if limits else "")
+
+
 def finished(folder: Path = CELLS) -> dict[tuple[str, float], list[tuple[Cell, dict[str, Any]]]]:
     """Return the finished cells of each data set, as the network gets it, and share of its training cases.
 
@@ -169,9 +175,7 @@ def finished(folder: Path = CELLS) -> dict[tuple[str, float], list[tuple[Cell, d
         record = json.loads(path.read_text(encoding="utf-8"))
         request = record["request"]
         cell = Cell(request["source"], request["method"], request["seed"])
-        limits = request.get("overrides", {}).get("1", {}).get("percentiles")
-        name = record["dataset"] + (f", between the {limits[0]:g} and {limits[1]:g} percentiles" if limits else "")
-        records = found.setdefault((name, request["train_fraction"]), [])
+        records = found.setdefault((data_name(record), request["train_fraction"]), [])
         if any(cell == other for other, _ in records):
             raise ValueError(f"{path}: a second record of {cell.name}, of other settings. Remove the one not wanted.")
         records.append((cell, record))

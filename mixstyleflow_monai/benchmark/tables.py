@@ -84,9 +84,17 @@ def spread(values: Sequence[float]) -> str:
 
 
 def difference(cases: pd.DataFrame, first: str, second: str) -> str:
-    """Return the difference of two methods and its 95 % interval, "-" if nothing can be compared."""
+    """Return the difference of two methods and its 95 % interval, "-" if nothing can be compared.
+
+    It is over the seeds that both have; where the first has more, their number is told.
+    """
     found: Comparison | None = compare(cases, first, second)
-    return "-" if found is None else f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+    if found is None:
+        return "-"
+    of_each = cases[cases["role"] == "unseen"].groupby("method")["seed"].agg(set)
+    both = of_each[first] & of_each[second]
+    few = f" ({len(both)} {'seed' if len(both) == 1 else 'seeds'})" if both < of_each[first] else ""
+    return f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]{few}"
 
 
 def markdown(table: pd.DataFrame) -> str:

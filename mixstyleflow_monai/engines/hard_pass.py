@@ -196,19 +196,13 @@ class HardPass:
         if self.batch_norm == "separate":
             return self._separate(network)
         if self.batch_norm == "instance":
-            return self._instance(network)
+            return instance_norm(network)
         return untracked_batch_norm(network, freeze_affine=self.freeze_affine)
 
     @contextlib.contextmanager
     def _separate(self, network: nn.Module) -> Iterator[None]:
         assert self.affine is not None  # for the type checker: checked at the start
         with untracked_batch_norm(network), self.affine.attached():
-            yield
-
-    @contextlib.contextmanager
-    def _instance(self, network: nn.Module) -> Iterator[None]:
-        # Compiled code keeps the layers that were there when it was compiled.
-        with torch.compiler.set_stance("force_eager"), instance_norm(network):
             yield
 
     @contextlib.contextmanager

@@ -117,10 +117,16 @@ class DualDecoderTrainer(SupervisedTrainer):
         network = engine.network
         network.train()
         engine.optimizer.zero_grad(set_to_none=True)
+        statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+        before = [buffer.clone() for buffer in statistics]
         output = self._losses(network, images, target)
         engine.state.output = output
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
-        self._step(engine, output[Keys.LOSS])
+        if not self._step(engine, output[Keys.LOSS]):
+            # A forward pass that overflowed would stay in the running statistics of batch norm for good.
+            for buffer, kept in zip(statistics, before, strict=True):
+                if not bool(buffer.isfinite().all()):
+                    buffer.copy_(kept)
         names = [name for name in output if name.startswith("loss")]
         means = mean_over_processes(torch.stack([output[name].detach() for name in names]))
         output.update(zip(names, means, strict=True))
@@ -159,8 +165,12 @@ class DualDecoderTrainer(SupervisedTrainer):
         logits = network.decode_segmentation(latent)  # type: ignore[operator]
         return latent, logits, network.decode_image(latent)  # type: ignore[operator]
 
-    def _step(self, engine: Any, loss: Tensor) -> None:
-        """Backward and update; a step with non-finite gradients is skipped, in all processes, and counted."""
+    def _step(self, engine: Any, loss: Tensor) -> bool:
+        """Backward and update; a step with non-finite gradients is skipped, in all processes, and counted.
+
+        Returns:
+            False for a skipped one.
+        """
         scaler = self.gradient_scaler
         (loss if scaler is None else scaler.scale(loss)).backward()
         average_gradients(engine.network.parameters())
@@ -177,7 +187,7 @@ class DualDecoderTrainer(SupervisedTrainer):
             engine.optimizer.step()
         if finite:
             self.skipped_steps = 0
-            return
+            return True
         self._step_without_gradients(engine)
         self.skipped_steps += 1
         logger.warning(
@@ -188,6 +198,7 @@ class DualDecoderTrainer(SupervisedTrainer):
                 f"{self.skipped_steps} steps in a row had non-finite gradients, the last with loss {loss.item()}. "
                 "Lower the learning rate or the temperatures, or check the images for non-finite values."
             )
+        return False
 
     @staticmethod
     def _end_epoch_together(engine: Any) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
 from mixstyleflow_monai.processes import alone, is_first
 from mixstyleflow_monai.report.figures import save_panel
 from mixstyleflow_monai.styles import FlowStyleMix
+from mixstyleflow_monai.styles.combined import CombinedStylizer
 from mixstyleflow_monai.styles.images import makes_z_scored_images, scale_to_unit_range_of
 
 logger = logging.getLogger(__name__)
@@ -172,10 +174,8 @@ def stylised_rows(
     stylizer's own generator and settings are left as they were.
     """
     if not isinstance(stylizer, FlowStyleMix):
-        double = copy.copy(stylizer)
-        if hasattr(double, "generator"):
-            double.generator = torch.Generator().manual_seed(seed)
-        return {"hard examples": double(network, images, latent)}
+        with _seeded(stylizer, seed):
+            return {"hard examples": stylizer(network, images, latent)}
     rows: dict[str, Tensor] = {}
     for name, temperatures in (
         ("in domain", dict.fromkeys(stylizer.bank.levels, 1.0)),
@@ -186,6 +186,25 @@ def stylised_rows(
         double.temperatures = temperatures
         rows[name] = double.stylize(network, images, latent, double.draw(len(images), probability=1.0))
     return rows
+
+
+@contextmanager
+def _seeded(stylizer: Stylizer, seed: int) -> Iterator[None]:
+    """Give a stylizer and its parts fixed random numbers, and on leaving those that they would have had."""
+    parts = list(stylizer.modules()) if isinstance(stylizer, torch.nn.Module) else [stylizer]
+    held = [getattr(part, "generator", None) for part in parts]
+    generators = [generator for generator in held if isinstance(generator, torch.Generator)]
+    states = [generator.get_state() for generator in generators]
+    try:
+        if isinstance(stylizer, CombinedStylizer):
+            stylizer.reseed(seed)
+        else:
+            for generator in generators:
+                generator.manual_seed(seed)
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 def choose_slices(dataset: SliceDataset, count: int, device: torch.device) -> tuple[Tensor, Tensor]:

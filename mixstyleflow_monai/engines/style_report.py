@@ -42,7 +42,7 @@ class StyleFlowReport:
     - ``in_domain_dice``: on the images in styles of temperature 1, as the training domain has them.
     - ``stylised_dice``: on the images in styles of the levels' own temperatures, beyond the domain; every level active.
 
-    Of all validation images, for each entry of ``levels``:
+    Of the validation images, in whole batches (a few are left out or come again), for each entry of ``levels``:
 
     - ``nll_mean_nats_a_dimension``, ``nll_spread_nats_a_dimension``: negative log-likelihood of the images' channel
       means and spreads under the flows, divided by the number of channels; lower is better, and below 0 is possible,

@@ -47,8 +47,8 @@ def gather_statistics(
 ) -> Statistics:
     """Run the frozen network over its images and keep mean and standard deviation of each channel and level.
 
-    The input is what Phase I trained on (noisy, augmented and plain). Batch norm uses the statistics that the stylizer
-    of Phase III will use.
+    The input is what Phase I trained on (noisy, augmented and plain), at `IMAGE_LEVEL` too, where stylizers change the
+    image without its noise. Batch norm uses the statistics that the stylizer of Phase III will use.
 
     Args:
         network: Phase I network.
@@ -156,7 +156,8 @@ def style_statistics_file(
         network_path: its file, recorded in the manifest.
         loaders: part ("train", "validation") -> loader of source images.
         levels: see `gather_statistics`.
-        passes: over the training images; validation images are not augmented and are seen once.
+        passes: over the training images; validation images are not augmented; their loader is gone over once,
+            and like that of training it gives whole batches, so that a few images are left out or come again.
         noise_std: see `gather_statistics`.
         seed: see `gather_statistics`.
         device: see `gather_statistics`.

@@ -95,7 +95,8 @@ def instance_norm(network: nn.Module) -> Iterator[None]:
     """Have every batch norm of ``network`` normalise each image by its own statistics, with its buffers untouched.
 
     Weights and biases are those of the batch norms, with gradient. For a batch of one image this is
-    `untracked_batch_norm`; in several processes nothing is shared.
+    `untracked_batch_norm`; in several processes nothing is shared. Feature maps of a single pixel have no statistics of
+    their own: torch refuses them (`DualDecoderNet` has them at images of 16 pixels).
 
     Args:
         network: module whose batch norms are replaced; they are themselves again on leaving.

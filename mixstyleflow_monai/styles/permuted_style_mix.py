@@ -35,8 +35,9 @@ class PermutedStyleMix(LevelStyleMix):
 
     Everything else is as with flows, level by level: mu' = (1 - w) mu + w mu_p, sigma' likewise (Eq. 7 of the paper).
     What flow styles gain over this is what the flows add, given the levels and the batch norm of the flows. The
-    statistics are those of the plainly decoded batch and, at `IMAGE_LEVEL`, of its images, of which flows are a
-    density. Identity in eval mode, at probability 0 and, up to rounding, for a batch of one.
+    statistics are those of the plainly decoded batch, of which flows are a density, and at `IMAGE_LEVEL` of its images,
+    which flows have seen with the noise of training. Identity in eval mode, at probability 0 and, up to rounding, for a
+    batch of one.
 
     Args:
         levels: levels of the image decoder, 0 to 4, and `IMAGE_LEVEL`.

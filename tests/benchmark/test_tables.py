@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mixstyleflow_monai.benchmark.tables import method_table
+from mixstyleflow_monai.benchmark.tables import difference, method_table
 
 
 def cell(method: str, seed: int, unseen: float) -> list[dict[str, object]]:
@@ -23,3 +23,12 @@ def test_a_method_with_fewer_seeds_is_nobodys_best_other() -> None:
     assert table.loc["a", "to best other"] == "-10.0 [-10.0, -10.0] (b)"
     assert table.loc["b", "to best other"] == "+10.0 [+10.0, +10.0] (a)"
     assert str(table.loc["lucky", "to best other"]).endswith("(b)")
+
+
+def test_a_difference_over_fewer_seeds_than_its_row_says_so() -> None:
+    rows = [row for seed in (0, 1, 2) for row in cell("a", seed, 60.0 + 10 * seed)]
+    cases = pd.DataFrame([*rows, *cell("b", 0, 50.0), *cell("b", 1, 50.0), *cell("c", 0, 50.0)])
+    assert difference(cases, "a", "b").endswith("] (2 seeds)")
+    assert difference(cases, "a", "c") == "+10.0 [+10.0, +10.0] (1 seed)"
+    assert difference(cases, "c", "a") == "-10.0 [-10.0, -10.0]"
+    assert difference(cases, "a", "d") == "-"

@@ -90,13 +90,16 @@ def test_finished_phases_are_taken_where_they_are_the_same(planned: dict[str, di
         ("no_stylizer", 0),
         ("dsu", 0),
         ("phase1", 1),
+        ("phase2", 1),
         ("mixstyleflow", 0),
     ):
         folder = tmp_path / "prostate_phantom" / "home" / f"seed{seed}" / name
         write_json(folder / "models" / "model.manifest.json", {})
+        if (name, seed) == ("phase2", 0):  # the other one's flows are not trained yet
+            write_json(folder / "models" / "style_flows.manifest.json", {})
         if name != "mixstyleflow":  # one that nothing is known about
             write_json(folder / "request.json", {})
-    factors.run("prostate_phantom", None, tmp_path, ["average", "joint", "long_phase1"], [0])
+    factors.run("prostate_phantom", None, tmp_path, ["average", "joint", "long_phase1"], [0, 1])
     seeds = {group: tmp_path / "factors" / "prostate_phantom" / group / "home" / "seed0" for group in planned}
     taken = {group: sorted(p.name for p in folder.glob("*")) for group, folder in seeds.items()}
     assert taken == {
@@ -105,6 +108,7 @@ def test_finished_phases_are_taken_where_they_are_the_same(planned: dict[str, di
         "joint": ["phase1"],
         "long_phase1": [],
     }
+    assert [p.name for p in (seeds["average"].parent / "seed1").glob("*")] == ["phase1"]
 
 
 def test_the_plans_of_all_variants_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +133,12 @@ def test_tables_need_finished_cells_alone(tmp_path: Path) -> None:
     same_seed = "1 | +1.0 [+1.0, +1.0] |"
     assert f"| hard image | low frequencies of the change | 91.0 | 89.0 | 94.0 | 81.0 | {same_seed}" in rows
     assert "| weights | average, 0.98, baseline | 85.0 | 83.0 | 94.0 | 70.0 | 1 | -10.0 [-10.0, -10.0] |" in rows
+    again = record(RECIPE, "recipe", 0, 80.0, 70.0)
+    again["request"]["overrides"] = {"1": {"percentiles": [1.0, 99.8]}}
+    write_json(tmp_path / "more.json", again)
+    text = report(tmp_path)
+    assert "### discs, between the 1 and 99.8 percentiles, trained on `home`" in text
+    assert "| recipe |  | 91.0 ± 1.4" in text, "not pooled"
     assert "| weights | average, 0.98 | 91.5 | 89.5 | 94.0 | 82.0 | 1 | +2.0 [+2.0, +2.0] |" in rows
 
 

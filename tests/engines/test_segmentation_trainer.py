@@ -152,6 +152,24 @@ def test_non_finite_steps_are_skipped_and_weights_kept() -> None:
         torch.testing.assert_close(value, before[key])
 
 
+def test_running_statistics_survive_a_forward_pass_that_overflows() -> None:
+    torch.manual_seed(0)
+    network = DualDecoderNet(1, 1)
+    factors = iter([1.0, math.inf])
+    network.stem.register_forward_pre_hook(lambda module, inputs: (inputs[0] * next(factors),))
+    trainer = make_trainer(network)
+    kept: list[dict[str, Tensor]] = []
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda: kept.append({k: v.clone() for k, v in network.named_buffers()})
+    )
+    trainer.run()
+    assert (len(kept), trainer.skipped_steps) == (2, 1)
+    for name, value in kept[1].items():
+        assert bool(value.isfinite().all()), name
+        if name.startswith("stem") and "running" in name:
+            assert torch.equal(value, kept[0][name]), name
+
+
 def test_training_stops_after_too_many_non_finite_steps() -> None:
     trainer = make_trainer(stylizer=lambda network, images, latent: images * math.nan, max_skipped_steps=2)
     with pytest.raises(RuntimeError, match=r"2 steps in a row had non-finite gradients.*learning rate"):

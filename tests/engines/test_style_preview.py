@@ -17,7 +17,8 @@ from mixstyleflow_monai.data.transforms import StandardizeSlicesd
 from mixstyleflow_monai.engines import StylePreview, style_preview
 from mixstyleflow_monai.engines.style_preview import batch_dice, choose_slices, stylised_rows
 from mixstyleflow_monai.networks import DualDecoderNet
-from mixstyleflow_monai.styles import FlowStyleMix
+from mixstyleflow_monai.styles import BigAug, ChainedStylizer, FlowStyleMix, RandConv, RandomStylizer
+from mixstyleflow_monai.styles.combined import CombinedStylizer
 
 ENCODING = RegionEncoding({"blob": [1]})
 
@@ -100,6 +101,21 @@ def test_preview_changes_neither_network_nor_stylizer(
         torch.testing.assert_close(value, before[key], rtol=0, atol=0)
     assert torch.equal(stylizer.generator.get_state(), state)
     assert stylizer.temperatures == {}
+
+
+@pytest.mark.parametrize("kind", [ChainedStylizer, RandomStylizer])
+def test_parts_of_a_combined_stylizer_are_seeded_and_left_as_they_were(
+    kind: type[CombinedStylizer], network: DualDecoderNet
+) -> None:
+    combined = kind([BigAug(), RandConv()], seed=3)
+    states = [part.generator.get_state() for part in (combined, *combined.stylizers)]
+    images = torch.rand(4, 1, 32, 32)
+    with torch.no_grad():
+        first, second = (stylised_rows(combined, network, images, network.encode(images), seed=7) for _ in range(2))
+    assert torch.equal(first["hard examples"], second["hard examples"])
+    assert not torch.equal(first["hard examples"], images)
+    for part, state in zip((combined, *combined.stylizers), states, strict=True):
+        assert torch.equal(part.generator.get_state(), state)
 
 
 def test_out_of_domain_styles_are_wider(network: DualDecoderNet, stylizer: FlowStyleMix) -> None:
