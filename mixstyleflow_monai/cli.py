@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import fire
 
 from mixstyleflow_monai.benchmark import benchmark
 from mixstyleflow_monai.bundle_errors import MISTAKES, root_cause
+from mixstyleflow_monai.data.schema_checks import did_you_mean
 from mixstyleflow_monai.packing import pack
 from mixstyleflow_monai.pipeline import run
 
@@ -33,13 +35,60 @@ def quote_paths(words: Sequence[str]) -> list[str]:
     return result
 
 
+def check_words(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line with switches as Fire reads them, if every word has a place.
+
+    Fire would call a command first and complain of a word that is left over afterwards; and of a list with spaces it
+    would give the first value to the option, and the others to whatever option comes next.
+
+    Raises:
+        ValueError: an unknown option, one too many words, or a switch that is neither true nor false.
+    """
+    result = list(words)
+    if not result or result[0] not in COMMANDS or any(word in ("--help", "-h", "--") for word in result):
+        return result
+    options = inspect.signature(COMMANDS[result[0]]).parameters
+    takes_all = any(option.kind is inspect.Parameter.VAR_KEYWORD for option in options.values())
+    known = [name for name, option in options.items() if option.kind is not inspect.Parameter.VAR_KEYWORD]
+    given, free, position = set(), [], 1
+    while position < len(result):
+        word = result[position]
+        name, equals, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if not word.startswith("--"):
+            free.append(word)
+        elif not takes_all and name not in known:
+            raise ValueError(f"--{name}: no such option, allowed: {', '.join(known)}{did_you_mean(name, known)}")
+        else:
+            given.add(name)
+            follows = not equals and position + 1 < len(result) and not result[position + 1].startswith("--")
+            if name in known and "bool" in str(options[name].annotation) and (equals or follows):
+                at = position + follows
+                result[at] = f"--{name}={_switch(name, value or result[at])}" if equals else _switch(name, result[at])
+            position += follows
+        position += 1
+    places = [name for name in known if options[name].default is inspect.Parameter.empty and name not in given]
+    if len(free) > len(places):
+        raise ValueError(
+            f"{' '.join(map(repr, free[len(places) :]))}: to which option? Separate the values of a list by commas "
+            "without spaces, as in 0,1,2."
+        )
+    return result
+
+
+def _switch(name: str, value: str) -> str:
+    if value.lower() not in ("true", "false"):
+        raise ValueError(f"--{name}: found {value!r}; it stands alone, or with true or false.")
+    return value.capitalize()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code.
 
     A mistake of the user's is one message on standard error and exit code 1, without a traceback.
     """
     try:
-        words = quote_paths(sys.argv[1:] if arguments is None else arguments)
+        words = quote_paths(check_words(sys.argv[1:] if arguments is None else arguments))
         status = fire.Fire(COMMANDS, command=words, name="python -m mixstyleflow_monai", serialize=lambda _: None)
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)

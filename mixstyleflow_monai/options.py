@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.data.schema_checks import did_you_mean
+from mixstyleflow_monai.option_numbers import check_numbers
 
 if TYPE_CHECKING:
     from mixstyleflow_monai.data import DatasetDescription
@@ -93,9 +94,13 @@ def check_settings(phase: int, settings: Mapping[str, Any], description: Dataset
     """
     from mixstyleflow_monai.data import Task
     from mixstyleflow_monai.engines import flag
+    from mixstyleflow_monai.engines.schedules import check_schedule
     from mixstyleflow_monai.flows import StyleFlowBank
     from mixstyleflow_monai.losses import SegmentationLoss
 
+    check_numbers(phase, settings)
+    if "lr_schedule" in settings and not _is_expression(settings["lr_schedule"]):
+        check_schedule(settings["lr_schedule"])
     _check_selection(phase, settings)
     if phase == 1:
         SegmentationLoss(settings["activation"], settings["loss"])
@@ -133,6 +138,22 @@ def check_style_levels(flows: Mapping[str, Any], styles: Mapping[str, Any]) -> N
             f"style_levels={asked}: phase 2 is to fit flows of the levels {there} alone. Give --style_levels some of "
             "these, or --phase2:levels (and their --phase2:temperatures) all of those."
         )
+
+
+def check_loss(images: Mapping[str, Any], hard: Mapping[str, Any]) -> None:
+    """Check that phase 3's loss is one for the regions of phase 1.
+
+    Args:
+        images: settings of phase 1.
+        hard: settings of phase 3.
+
+    Raises:
+        ValueError: an unknown loss, or one for another activation.
+    """
+    from mixstyleflow_monai.losses import SegmentationLoss
+
+    if not any(map(_is_expression, (images["activation"], hard["loss"]))):
+        SegmentationLoss(images["activation"], hard["loss"])
 
 
 def check_image_level(images: Mapping[str, Any], flows: Mapping[str, Any]) -> None:

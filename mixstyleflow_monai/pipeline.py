@@ -19,6 +19,7 @@ from mixstyleflow_monai.artifacts import atomic_path, differences, manifest_path
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.options import (
     check_image_level,
+    check_loss,
     check_overlays,
     check_settings,
     check_style_levels,
@@ -90,15 +91,19 @@ def run(
     out = Path(output_dir).resolve()
     bundle_paths.check_no_hash(dataset_dir=description.path, output_dir=out)
     wanted = _parse_phases(phases)
+    baseline = _checked_baseline(baseline, wanted)
     overlays = (overlay,) if isinstance(overlay, str) else tuple(overlay)
     check_overlays(root, overlays)
     by_phase = overrides_by_phase(root, overrides, run)
+    _check_own(by_phase)
     steps = _steps(root, out, str(description.path), wanted, seed, overlays, by_phase, baseline)
     settings = {step.name: _settings(root, step) for step in steps}
     for step in steps:
         check_settings(step.phase, settings[step.name], description)
     if {"phase1", "phase2"} <= settings.keys():
         check_image_level(settings["phase1"], settings["phase2"])
+    if {"phase1", "phase3"} <= settings.keys():
+        check_loss(settings["phase1"], settings["phase3"])
     if {"phase2", "phase3"} <= settings.keys():
         check_style_levels(settings["phase2"], settings["phase3"])
     request = _request(root, description.sha256, seed, overlays, by_phase)
@@ -112,6 +117,32 @@ def run(
                 _evaluate(root, out, step, str(description.path), description.sha256, whole)
             if evaluated:
                 _collect(out, whole)
+
+
+def _checked_baseline(baseline: bool | str, phases: Sequence[int]) -> bool:
+    from mixstyleflow_monai.engines import flag
+
+    asked = flag(baseline, "baseline")
+    if asked and 3 not in phases:
+        raise ValueError(
+            f"--baseline with --phases {','.join(map(str, phases))}: it is phase 3 without styles. Add phase 3, or "
+            "leave it out."
+        )
+    return asked
+
+
+def _check_own(by_phase: Mapping[int, Mapping[str, Any]]) -> None:
+    """Refuse options that would have phases miss each other's files, or a result bear the name of another method."""
+    given = set().union(*by_phase.values())
+    if "method" in given:
+        raise ValueError(
+            "--method: is only the name that a training records, and does not choose what is trained. For another "
+            "method use `benchmark --methods`, for the training without styles --baseline."
+        )
+    for name in sorted(given & {"model_dir", "model_path", "checkpoint_dir"}):
+        raise ValueError(
+            f"--{name}: each phase has a folder of its own below --output_dir, where the next looks for it."
+        )
 
 
 def _load_dataset(dataset_dir: str) -> Any:

@@ -40,6 +40,17 @@ def test_overrides_go_to_the_phases_that_know_them() -> None:
         (3, "freeze_hard_affine", "x", "freeze_hard_affine='x': expected true or false"),
         (3, "warm_start", 2, "warm_start=2: expected true or false"),
         (3, "stylized_output", "decode", "output='decode': expected one of"),
+        (1, "preview_interval", 0, r"preview_interval=0 \(phase 1\): expected a whole number of at least 1"),
+        (1, "batch_size", 7, r"batch_size=7 \(phase 1\): expected an even number of at least 2"),
+        (2, "statistics_batch_size", 7, r"statistics_batch_size=7 \(phase 2\): expected an even number"),
+        (2, "statistics_passes", 0, r"statistics_passes=0 \(phase 2\): expected a whole number of at least 1"),
+        (2, "gradient_clip", "abc", r"gradient_clip='abc' \(phase 2\): expected a number above 0"),
+        (2, "temperatures", [3, 2, 1], r"temperatures=\[3, 2, 1\]: expected a number a level, as in"),
+        (3, "lr_schedule", "cosin", "lr_schedule='cosin': expected one of 'constant', 'cosine'"),
+        (3, "max_epochs", 0, r"max_epochs=0 \(phase 3\)"),
+        (3, "num_workers", "abc", r"num_workers='abc' \(phase 3\): expected a whole number of at least 0"),
+        (3, "learning_rate", float("nan"), r"learning_rate=nan \(phase 3\): expected a number above 0"),
+        (3, "seed", 1.5, r"seed=1\.5 \(phase 3\): expected a whole number"),
     ],
 )
 def test_values_that_a_later_phase_refuses_are_told_first(
@@ -56,6 +67,7 @@ def test_values_that_a_later_phase_refuses_are_told_first(
     "changed",
     [
         {"hard_weight": "$0.5 * 2"},
+        {"max_epochs": "$3 * 2", "lr_schedule": "@schedule", "epoch_length": "null"},
         {"consistency_weight": "@hard_weight"},
         {"freeze_hard_affine": "$True"},
         {"warm_start": "$not @fine_tuning"},

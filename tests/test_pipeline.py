@@ -144,6 +144,12 @@ def test_dataset_mistake_is_one_message_and_exit_code_one(tmp_path: Path, capsys
         ({"image_size": [40, 40]}, r"image_size=\[40, 40\]: expected two multiples of 16 .* Use \[48, 48\]"),
         ({"image_size": 96}, r"image_size=96: expected two numbers, \[height, width\], multiples of 16"),
         ({"phase1:image_size": [0, 32]}, r"image_size=\[0, 32\]: .* Use \[16, 32\]"),
+        ({"method": "tri_d"}, r"--method: is only the name .* use `benchmark --methods`.*--baseline"),
+        ({"phase3:model_dir": "x"}, r"--model_dir: each phase has a folder of its own below --output_dir"),
+        ({"phases": 1, "baseline": True}, r"--baseline with --phases 1: it is phase 3 without styles"),
+        ({"baseline": "perhaps"}, r"baseline='perhaps': expected true or false"),
+        ({"phase3:loss": "cross_entropy"}, r"cross_entropy"),
+        ({"seed": "abc"}, r"seed='abc' \(phase 1\): expected a whole number of at least 0"),
         ({"percentiles": [98, 2]}, r"percentiles=\[98\.0, 2\.0\]: expected 0 <= low < high <= 100"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -20,8 +21,10 @@ from mixstyleflow_monai.benchmark.steps import count_steps, describe_steps
 from mixstyleflow_monai.benchmark.tables import write_tables
 from mixstyleflow_monai.bundle_paths import check_no_hash
 from mixstyleflow_monai.data import check_headers, load_dataset
+from mixstyleflow_monai.engines import flag
 from mixstyleflow_monai.options import (
     check_image_level,
+    check_loss,
     check_overlays,
     check_settings,
     check_style_levels,
@@ -80,10 +83,15 @@ def benchmark(
     out = Path(output_dir).resolve()
     check_no_hash(dataset_dir=description.path, output_dir=out)
     plan = _plan(description, methods, seeds, sources, train_fraction, overlay, preset, bundles_dir, overrides)
+    if seconds_per_step is not None and (
+        isinstance(seconds_per_step, bool) or not isinstance(seconds_per_step, int | float) or seconds_per_step <= 0
+    ):
+        raise ValueError(f"--seconds_per_step {seconds_per_step!r}: expected a number above 0.")
     if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
         raise ValueError(f"--jobs {jobs!r}: expected a whole number of at least 1.")
     tracker = _tracker(tracking)
     reused = _reused(reuse)
+    dry_run = flag(dry_run, "dry_run")
     with nullcontext() if dry_run else only_one(out):
         datasets = {s: source_dataset(description, s, plan.train_fraction, out / "data") for s in plan.sources}
         print(describe_steps(plan, count_steps(plan, datasets), seconds_per_step))
@@ -118,8 +126,8 @@ def _plan(
         root,
         description,
         methods=_words(methods) if methods is not None else default_methods,
-        seeds=(seeds,) if isinstance(seeds, int) else tuple(seeds) if seeds is not None else default_seeds,
-        sources=sources if sources is not None else chosen.sources if chosen else None,
+        seeds=_several(seeds) if seeds is not None else default_seeds,
+        sources=_sources(sources) if sources is not None else chosen.sources if chosen else None,
         train_fraction=train_fraction,
         overlays=overlays,
         overrides=overrides_by_phase(root, settings, benchmark),
@@ -132,16 +140,29 @@ def _plan(
     for method in plan.methods:
         if method != PHASE_ONE:
             check_settings(3, plan.settings(3, method), description)
+            check_loss(plan.settings(1), plan.settings(3, method))
     return plan
 
 
 def _check_styles(plan: Plan) -> None:
-    """Refuse flows without a level that a method asks for, and a control beside them of another batch norm.
+    """Refuse methods that cannot be compared.
+
+    Those are flows without a level that a method asks for, a control beside them of another batch norm, and a method
+    twice.
 
     Raises:
-        ValueError: what differs, and how to make it equal.
+        ValueError: what differs, and how to make it equal; or two methods that do not differ.
     """
     settings = {method: plan.settings(3, method) for method in plan.methods if method != PHASE_ONE}
+    trained: dict[str, str] = {}
+    for method, of in settings.items():
+        what = json.dumps({key: value for key, value in of.items() if key != "method"}, sort_keys=True)
+        same = trained.setdefault(what, method)
+        if same != method:
+            raise ValueError(
+                f"--methods: {same} and {method} are one and the same training: these options give both the same "
+                "settings. Leave one out, or the option or overlay that makes them equal."
+            )
     with_flows = [method for method, of in settings.items() if "style_flows" in str(of["made_from"])]
     flows = plan.settings(2)
     for method in with_flows:
@@ -163,16 +184,25 @@ def _tracker(tracking: str | None) -> str | None:
 
 
 def _reused(folders: str | Sequence[str]) -> tuple[Path, ...]:
-    found = tuple(Path(folder) for folder in ((folders,) if isinstance(folders, str) else folders))
+    found = tuple(Path(str(folder)) for folder in _several(folders))
     for folder in found:
         if not folder.is_dir():
             raise ValueError(f"--reuse {folder}: no such folder. Give the cells/ folder of an earlier benchmark.")
     return found
 
 
-def _words(value: str | Sequence[str]) -> tuple[str, ...]:
-    """Return names given as "a,b", "a" or a sequence."""
-    return tuple(value.split(",")) if isinstance(value, str) else tuple(str(part) for part in value)
+def _words(value: Any) -> tuple[str, ...]:
+    """Return names given as "a,b", "a" or a sequence; Fire makes numbers of some."""
+    return tuple(value.split(",")) if isinstance(value, str) else tuple(str(part) for part in _several(value))
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    """Return the parts of a sequence, or of anything else that one thing."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _sources(value: Any) -> str | tuple[str, ...]:
+    return value if isinstance(value, str) else _words(value)
 
 
 def _report(workshop: Workshop, failures: Sequence[Failure]) -> None:

@@ -226,8 +226,9 @@ def make_plan(
     wrong = [s for s in seeds if isinstance(s, bool) or not isinstance(s, int) or s < 0]
     if wrong:
         raise ValueError(f"--seeds: found {wrong[0]!r}, expected whole numbers of at least 0, such as 0,1,2.")
-    if isinstance(train_fraction, bool) or not 0.0 < train_fraction <= 1.0:
-        raise ValueError(f"--train_fraction {train_fraction}: expected a share above 0 and up to 1, such as 0.1.")
+    number = isinstance(train_fraction, int | float) and not isinstance(train_fraction, bool)
+    if not number or not 0.0 < train_fraction <= 1.0:
+        raise ValueError(f"--train_fraction {train_fraction!r}: expected a share above 0 and up to 1, such as 0.1.")
     # Phase I is what all methods of a seed start from; its own score costs nothing.
     names = [PHASE_ONE, *dict.fromkeys(methods)]
     cells = tuple(Cell(source, method, seed) for seed in seeds for source in chosen_sources for method in names)

@@ -63,8 +63,6 @@ def describe_steps(plan: Plan, steps: Mapping[str, Mapping[int, int]], seconds_p
         f"  in all {total[1]} steps of Phase I and {total[3]} of methods, besides Phase II; Phase I is scored as well",
     ]
     if seconds_per_step is not None:
-        if isinstance(seconds_per_step, bool) or not seconds_per_step > 0:
-            raise ValueError(f"--seconds_per_step {seconds_per_step!r}: expected a number above 0.")
         hours = (0.5 * total[1] + total[3]) * seconds_per_step / 3600.0
         lines.append(
             f"  about {hours:.1f} hours at {seconds_per_step:g} s a step (half of that in Phase I), one at a time, "

@@ -9,6 +9,16 @@ from torch.optim.lr_scheduler import LambdaLR
 SCHEDULES = ("constant", "cosine")
 
 
+def check_schedule(name: object) -> None:
+    """Refuse what is no schedule.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in SCHEDULES:
+        raise ValueError(f"lr_schedule={name!r}: expected one of {', '.join(map(repr, SCHEDULES))}.")
+
+
 def learning_rate_schedule(optimizer: Optimizer, name: str, steps: int) -> LambdaLR:
     """Return a schedule to be stepped after every optimizer step.
 
@@ -21,8 +31,7 @@ def learning_rate_schedule(optimizer: Optimizer, name: str, steps: int) -> Lambd
     Raises:
         ValueError: no such schedule, or no steps.
     """
-    if name not in SCHEDULES:
-        raise ValueError(f"lr_schedule={name!r}: expected one of {', '.join(map(repr, SCHEDULES))}.")
+    check_schedule(name)
     if steps < 1:
         raise ValueError(f"a schedule of {steps} steps: max_epochs and epoch_length must be at least 1.")
     if name == "constant":

@@ -324,6 +324,8 @@ def _as_level(level: int | str, what: str) -> int:
 
 def _by_level(mapping: Mapping[Any, Any], what: str) -> dict[int, Any]:
     """Return the mapping with integer keys, ascending."""
+    if not isinstance(mapping, Mapping):
+        raise ValueError(f'{what}={mapping!r}: expected a number a level, as in {{"2": 3.5, "3": 2.5, "4": 1.5}}.')
     by_level = {_as_level(level, what): value for level, value in mapping.items()}
     if not by_level or len(by_level) != len(mapping):
         raise ValueError(f"{what} has levels {list(mapping)}, expected at least one, each named once.")

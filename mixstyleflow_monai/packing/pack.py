@@ -87,7 +87,8 @@ def _bundle_folder(bundle: str) -> Path:
 
 def _forms(exports: str | Sequence[str]) -> list[str]:
     # The command line gives "ts", ("ts", "pt2") or, for nothing, "".
-    forms = [part.strip() for part in exports.split(",") if part.strip()] if isinstance(exports, str) else list(exports)
+    parts = exports if isinstance(exports, list | tuple) else str(exports).split(",")
+    forms = [str(part).strip() for part in parts if str(part).strip()]
     unknown = [form for form in forms if form not in FORMATS]
     if unknown:
         raise ValueError(

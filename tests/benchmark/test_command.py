@@ -234,6 +234,19 @@ def test_dry_run_trains_nothing_and_counts_steps(
         ({"job": 1}, r"--job: no such option; did you mean 'jobs'"),
         ({"no_such_option": 1}, r"--no_such_option: no such option\. Options are those of `benchmark --help`"),
         ({"seconds_per_step": -1.0, "dry_run": True}, r"--seconds_per_step -1.0"),
+        ({"seconds_per_step": "x"}, r"--seconds_per_step 'x': expected a number above 0"),
+        ({"seeds": 0.5}, r"--seeds: found 0\.5, expected whole numbers"),
+        ({"sources": 1}, r"has no domain '1', allowed: all"),
+        ({"reuse": 5}, r"--reuse 5: no such folder"),
+        ({"train_fraction": "half"}, r"--train_fraction 'half': expected a share"),
+        ({"batch_size": 1}, r"batch_size=1 \(phase 1\): expected an even number of at least 2"),
+        ({"epoch_length": 2.5}, r"epoch_length=2\.5 \(phase 1\): expected a whole number of at least 1 or null"),
+        ({"dry_run": "maybe"}, r"dry_run='maybe': expected true or false"),
+        (
+            {"overlay": "image_styles", "methods": "mixstyleflow,flow_and_image_styles"},
+            r"mixstyleflow and flow_and_image_styles are one and the same training",
+        ),
+        ({"phase3:loss": "cross_entropy", "methods": "no_stylizer"}, r"cross_entropy.*softmax|softmax.*cross_entropy"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_trained(
