@@ -66,11 +66,14 @@ class CaseResult:
         faults: in the order in which they were found.
         pixels: hash of the image's values, equal for equal values whatever the file format; None if unreadable.
         region_sizes: pixels or voxels of each region; None if the label cannot be read.
+        used_range: largest value of a picture as a share of its type's, which the network gets as 1 by default; None
+            for volumes and types without a largest value.
     """
 
     faults: list[Fault] = field(default_factory=list)
     pixels: str | None = None
     region_sizes: dict[str, int] | None = None
+    used_range: float | None = None
 
 
 def check_case(job: CaseJob) -> CaseResult:
@@ -81,7 +84,9 @@ def check_case(job: CaseJob) -> CaseResult:
     if case.image not in blocked:
         try:
             result.faults += _spacing_faults(case)
-            result.pixels = _check_image(case.image, result.faults)
+            result.pixels, largest = _check_image(case.image, result.faults)
+            top = None if is_volume(case.image) else _top(case.image)
+            result.used_range = None if top is None else largest / top
         except Exception as error:  # whatever a reader raises, the file is at fault
             result.faults.append(unreadable(case.image, error))
     if case.label not in blocked:
@@ -120,8 +125,17 @@ def pieces(path: Path) -> Iterator[NDArray[np.float64]]:
         yield np.asarray(volume.dataobj[..., start : start + step], dtype=np.float64)
 
 
-def _check_image(path: Path, faults: list[Fault]) -> str:
-    """Look for values that are not finite and for constant images; return the hash of the values."""
+def _top(path: Path) -> float | None:
+    """Return the largest value of a picture's type: 8 or 16 bits a channel."""
+    with open_picture(path) as image:
+        mode = image.mode
+    if mode.startswith("I"):
+        return 65535.0
+    return 255.0 if mode in ("L", "LA", "P", "RGB", "RGBA") else None
+
+
+def _check_image(path: Path, faults: list[Fault]) -> tuple[str, float]:
+    """Look for values that are not finite and for constant images; return the hash of the values and the largest."""
     digest = ValueHash(2 if is_volume(path) else 0)
     low, high, nans, infinities = math.inf, -math.inf, 0, 0
     for piece in pieces(path):
@@ -144,7 +158,7 @@ def _check_image(path: Path, faults: list[Fault]) -> str:
     elif low == high:
         remedy = "export it again, or remove the case"
         faults.append(Fault(path, f"is constant: every value is {number(low)}", remedy))
-    return digest.hexdigest()
+    return digest.hexdigest(), high
 
 
 def _check_label(job: CaseJob, faults: list[Fault]) -> dict[str, int] | None:

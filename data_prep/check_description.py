@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 from data_prep.check_case import CaseResult
@@ -28,6 +29,8 @@ from mixstyleflow_monai.data.dataset_description import (
 from mixstyleflow_monai.data.schema_checks import schema_problems
 
 _SHOWN_TWINS = 5
+_LITTLE = 0.25
+"""Of a type's range; 12 bits in 16 are 0.06."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,30 @@ def missing_regions(description: DatasetDescription, results: Sequence[CaseResul
         remedy = "check how label values were mapped, or remove the region" if needed else "check the labels"
         problems.append(Problem(severity, "-", description.path.name, fault, remedy))
     return problems
+
+
+def dark_domains(description: DatasetDescription, results: Sequence[CaseResult]) -> list[Problem]:
+    """List the domains most of whose pictures use little of their type's range, such as 12 bits in files of 16.
+
+    By default a picture's values are divided by the largest that its type can hold, so that such ones are nearly black
+    to the network.
+    """
+    domains: dict[str, list[float]] = defaultdict(list)
+    for case, result in zip(description.cases, results, strict=True):
+        if result.used_range is not None:
+            domains[case.domain].append(result.used_range)
+    remedy = "train with --percentiles [1,99.8], or with a window of values such as --intensity [0,4095]"
+    return [
+        Problem(
+            "warning",
+            "-",
+            description.path.name,
+            f"half of the images of {domain!r} use at most {100 * median(shares):.0f} % of the range that their files can hold",
+            remedy,
+        )
+        for domain, shares in sorted(domains.items())
+        if median(shares) < _LITTLE
+    ]
 
 
 def shown(path: Path, description: DatasetDescription) -> str:
