@@ -1,6 +1,6 @@
 """Every compared method on every data set: ``python -m benchmarks.methods --data FOLDER``.
 
-Finished cells are in ``benchmarks/cells``; they are not trained again. ``--report`` alone makes the tables from them,
+Finished cells are in ``benchmarks/cells``; they are not trained again. ``--report_only`` makes the tables from them,
 without any data set.
 """
 

@@ -183,7 +183,8 @@ def dark_domains(description: DatasetDescription, results: Sequence[CaseResult])
             "warning",
             "-",
             description.path.name,
-            f"half of the images of {domain!r} use at most {100 * median(shares):.0f} % of the range that their files can hold",
+            f"half of the images of {domain!r} use at most {100 * median(shares):.0f} % of the range that their "
+            "files can hold",
             remedy,
         )
         for domain, shares in sorted(domains.items())
