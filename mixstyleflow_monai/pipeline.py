@@ -98,14 +98,7 @@ def run(
     _check_own(by_phase)
     steps = _steps(root, out, str(description.path), wanted, seed, overlays, by_phase, baseline)
     settings = {step.name: _settings(root, step) for step in steps}
-    for step in steps:
-        check_settings(step.phase, settings[step.name], description)
-    if {"phase1", "phase2"} <= settings.keys():
-        check_image_level(settings["phase1"], settings["phase2"])
-    if {"phase1", "phase3"} <= settings.keys():
-        check_loss(settings["phase1"], settings["phase3"])
-    if {"phase2", "phase3"} <= settings.keys():
-        check_style_levels(settings["phase2"], settings["phase3"])
+    _check_steps(steps, settings, description)
     request = _request(root, description.sha256, seed, overlays, by_phase)
     with only_one(out):
         _check_same_request(out, request)
@@ -117,6 +110,18 @@ def run(
                 _evaluate(root, out, step, str(description.path), description.sha256, whole)
             if evaluated:
                 _collect(out, whole)
+
+
+def _check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]], description: Any) -> None:
+    """Check the settings of each phase, and those that have to fit each other."""
+    for step in steps:
+        check_settings(step.phase, settings[step.name], description)
+    if {"phase1", "phase2"} <= settings.keys():
+        check_image_level(settings["phase1"], settings["phase2"])
+    if {"phase1", "phase3"} <= settings.keys():
+        check_loss(settings["phase1"], settings["phase3"])
+    if {"phase2", "phase3"} <= settings.keys():
+        check_style_levels(settings["phase2"], settings["phase3"])
 
 
 def _checked_baseline(baseline: bool | str, phases: Sequence[int]) -> bool:

@@ -83,12 +83,7 @@ def benchmark(
     out = Path(output_dir).resolve()
     check_no_hash(dataset_dir=description.path, output_dir=out)
     plan = _plan(description, methods, seeds, sources, train_fraction, overlay, preset, bundles_dir, overrides)
-    if seconds_per_step is not None and (
-        isinstance(seconds_per_step, bool) or not isinstance(seconds_per_step, int | float) or seconds_per_step <= 0
-    ):
-        raise ValueError(f"--seconds_per_step {seconds_per_step!r}: expected a number above 0.")
-    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
-        raise ValueError(f"--jobs {jobs!r}: expected a whole number of at least 1.")
+    _check_numbers(jobs, seconds_per_step)
     tracker = _tracker(tracking)
     reused = _reused(reuse)
     dry_run = flag(dry_run, "dry_run")
@@ -100,6 +95,14 @@ def benchmark(
         workshop = Workshop(plan, datasets, out, out / "cells", reused, jobs, tracker)
         _report(workshop, failures := workshop.run())
         return 1 if failures else 0
+
+
+def _check_numbers(jobs: Any, seconds_per_step: Any) -> None:
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+        raise ValueError(f"--jobs {jobs!r}: expected a whole number of at least 1.")
+    number = isinstance(seconds_per_step, int | float) and not isinstance(seconds_per_step, bool)
+    if seconds_per_step is not None and not (number and seconds_per_step > 0):
+        raise ValueError(f"--seconds_per_step {seconds_per_step!r}: expected a number above 0.")
 
 
 def _plan(
