@@ -270,4 +270,5 @@ def main(
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    # Fire would print what it returns.
+    raise SystemExit(fire.Fire(main, serialize=lambda _: None))

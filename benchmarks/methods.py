@@ -294,4 +294,5 @@ def words(value: str | Sequence[str]) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    # Fire would print what it returns.
+    raise SystemExit(fire.Fire(main, serialize=lambda _: None))
