@@ -4,8 +4,8 @@
 Dice of plain and of shifted source validation slices. The shifts are photometric and of fixed strength: contrast
 curves, brightness, illumination across the image, blur, noise, resolution and, for colour images, casts, saturation
 and hue. Where one of them alone costs a recipe next to nothing, two at a time still tell recipes apart: each change of
-the grey values, followed by each of the others. Where every slice is scaled by its own range, it is
-scaled so again after a shift, as images of a site with that shift would be.
+the grey values, followed by each of the others. Where every slice is scaled by its own range, it is scaled so again
+after a shift, as images of a site with that shift would be.
 """
 
 from __future__ import annotations

@@ -61,6 +61,11 @@ RULES: tuple[tuple[str, Rule], ...] = (
 )
 
 
+def is_expression(value: object) -> bool:
+    """Tell whether MONAI will evaluate a value, which is none before."""
+    return isinstance(value, str) and value[:1] in ("$", "@")
+
+
 def check_numbers(phase: int, settings: Mapping[str, Any]) -> None:
     """Check the numbers of a phase that say how long, how fast and in what portions it trains.
 
@@ -73,6 +78,6 @@ def check_numbers(phase: int, settings: Mapping[str, Any]) -> None:
     """
     for name, rule in RULES:
         value = settings.get(name)
-        given = name in settings and not (isinstance(value, str) and value[:1] in ("$", "@"))
+        given = name in settings and not is_expression(value)
         if given and phase in rule.phases and not rule.allows(value):
             raise ValueError(f"{name}={value!r} (phase {phase}): expected {rule}.")

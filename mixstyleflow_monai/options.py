@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.data.schema_checks import did_you_mean
-from mixstyleflow_monai.option_numbers import check_numbers
+from mixstyleflow_monai.option_numbers import check_numbers, is_expression
 
 if TYPE_CHECKING:
     from mixstyleflow_monai.data import DatasetDescription
@@ -99,17 +99,17 @@ def check_settings(phase: int, settings: Mapping[str, Any], description: Dataset
     from mixstyleflow_monai.losses import SegmentationLoss
 
     check_numbers(phase, settings)
-    if "lr_schedule" in settings and not _is_expression(settings["lr_schedule"]):
+    if "lr_schedule" in settings and not is_expression(settings["lr_schedule"]):
         check_schedule(settings["lr_schedule"])
     _check_selection(phase, settings)
     if phase == 1:
         SegmentationLoss(settings["activation"], settings["loss"])
         given = {name: settings[name] for name in TASK_SETTINGS}
-        if not any(map(_is_expression, given.values())):
+        if not any(map(is_expression, given.values())):
             Task.from_dataset(description, given.pop("image_size"), **given)
     elif phase == 2:
         options = ("spread", "log_scale_bound", "clamp", "clip_to_envelope", "clamp_means", "std_floor")
-        if not _is_expression(settings["joint_statistics"]):
+        if not is_expression(settings["joint_statistics"]):
             flag(settings["joint_statistics"], "joint_statistics")
         levels = dict.fromkeys(_levels("levels", settings), 2)
         StyleFlowBank(
@@ -152,7 +152,7 @@ def check_loss(images: Mapping[str, Any], hard: Mapping[str, Any]) -> None:
     """
     from mixstyleflow_monai.losses import SegmentationLoss
 
-    if not any(map(_is_expression, (images["activation"], hard["loss"]))):
+    if not any(map(is_expression, (images["activation"], hard["loss"]))):
         SegmentationLoss(images["activation"], hard["loss"])
 
 
@@ -214,16 +214,11 @@ def _check_hard_pass(settings: Mapping[str, Any]) -> None:
     }
     given = {name: settings[key] for name, key in options.items()}
     has_hard_pass = settings["stylizer"] is not None or settings["perturbation"] is not None
-    if has_hard_pass and not any(map(_is_expression, given.values())):
+    if has_hard_pass and not any(map(is_expression, given.values())):
         given["freeze_affine"] = flag(given["freeze_affine"], "freeze_hard_affine")
         HardPass(lambda network, images, latent: images, affine=SeparateAffine(nn.BatchNorm2d(1)), **given)
-    if not _is_expression(settings["warm_start"]):
+    if not is_expression(settings["warm_start"]):
         flag(settings["warm_start"], "warm_start")
-
-
-def _is_expression(value: object) -> bool:
-    """Tell whether MONAI will evaluate a value, which is none before."""
-    return isinstance(value, str) and value[:1] in ("$", "@")
 
 
 def _levels(name: str, settings: Mapping[str, Any]) -> list[int]:
