@@ -397,22 +397,3 @@ def test_real_odd_volumes_are_read_or_named(shared_data: Path, volumes: Path) ->
         "has shape (8, 7, 5), its label (320, 320, 15)",
         "has label values 2, allowed: 0, 1 (0 and those of `regions`)",
     ]
-
-
-@pytest.mark.parametrize(("depth", "told"), [(np.uint8, False), (np.uint16, True)])
-def test_domain_whose_images_use_little_of_their_range_is_told(pictures: Path, depth: type, told: bool) -> None:
-    content = json.loads((pictures / "dataset.json").read_text())
-    for case in content["cases"]:
-        if case["domain"] == "home":
-            with Image.open(pictures / case["image"]) as image:
-                size = image.size[::-1]
-            values = np.random.default_rng(len(case["id"])).integers(0, 200 if depth is np.uint8 else 4096, size)
-            values[0, 0] = 199 if depth is np.uint8 else 4095
-            Image.fromarray(values.astype(depth)).save(pictures / case["image"])
-    edit(pictures, keep)
-    _, found, _ = check(pictures)
-    dark = [problem for problem in found if "of the range that their files can hold" in problem["fault"]]
-    assert [problem["fault"].startswith("half of the images of 'home' use at most 6 %") for problem in dark] == [
-        True
-    ] * told
-    assert all(p["severity"] == "warning" and "--percentiles [1,99.8]" in p["remedy"] for p in dark)

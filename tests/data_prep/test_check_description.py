@@ -1,0 +1,38 @@
+"""What the cases of a data set say together; the command's view of it is in `test_check.py`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.check import check_dataset
+from mixstyleflow_monai.artifacts import sha256_file
+from tests.data_prep import bad_files as bad
+
+
+@pytest.mark.parametrize(("depth", "told"), [(np.uint8, False), (np.uint16, True)])
+def test_domain_whose_images_use_little_of_their_range_is_told(tmp_path: Path, depth: type, told: bool) -> None:
+    data = tmp_path / "data"
+    assert bad.run("folder", bad.make_pictures(tmp_path / "root"), "--output", data) == 0
+    content = json.loads((data / "dataset.json").read_text())
+    for case in content["cases"]:
+        if case["domain"] == "home":
+            with Image.open(data / case["image"]) as image:
+                size = image.size[::-1]
+            values = np.random.default_rng(len(case["id"])).integers(0, 200 if depth is np.uint8 else 4096, size)
+            values[0, 0] = 199 if depth is np.uint8 else 4095
+            Image.fromarray(values.astype(depth)).save(data / case["image"])
+            case["sha256"]["image"] = sha256_file(data / case["image"])
+    (data / "dataset.json").write_text(json.dumps(content))
+
+    check_dataset(data, workers=1, fix_report=tmp_path / "report.json")
+    found = json.loads((tmp_path / "report.json").read_text())["problems"]
+    dark = [problem for problem in found if "of the range that their files can hold" in problem["fault"]]
+    assert [problem["fault"].startswith("half of the images of 'home' use at most 6 %") for problem in dark] == [
+        True
+    ] * told
+    assert all(p["severity"] == "warning" and "--percentiles [1,99.8]" in p["remedy"] for p in dark)
