@@ -13,11 +13,9 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import fire
 import torch
-from monai.bundle import ConfigParser
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -26,12 +24,10 @@ from tqdm import tqdm
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.data import Task
 from mixstyleflow_monai.engines import DualDecoderTrainer, HardPass, SemanticLosses
-from mixstyleflow_monai.flows import StyleFlowBank
-from mixstyleflow_monai.flows.style_flow_bank import DEFAULT_TEMPERATURES
+from mixstyleflow_monai.hard_pass_settings import configured_hard_pass
 from mixstyleflow_monai.losses import SegmentationLoss
 from mixstyleflow_monai.networks import DualDecoderNet
-from mixstyleflow_monai.styles import IMAGE_LEVEL, GaussianStyleBank
-from mixstyleflow_monai.styles.gaussian_styles import IMAGE_TEMPERATURE
+from mixstyleflow_monai.styles import IMAGE_LEVEL
 
 CONFIGS = Path(__file__).resolve().parents[1] / "bundles" / PHASE_BUNDLES[3] / "configs"
 BASELINE, DEFAULT = "no_stylizer", "mixstyleflow"
@@ -65,28 +61,7 @@ def hard_pass_of(method: str, statistics_of: dict[int, tuple[Tensor, Tensor]]) -
     config = json.loads((CONFIGS / "train.json").read_text(encoding="utf-8"))
     if method != DEFAULT:
         config.update(json.loads((CONFIGS / "methods" / f"{method}.json").read_text(encoding="utf-8")))
-    channels = {level: mean.shape[1] for level, (mean, _) in statistics_of.items()}
-    bank = StyleFlowBank(channels, {**DEFAULT_TEMPERATURES, IMAGE_LEVEL: IMAGE_TEMPERATURE})
-    bank.initialize(statistics_of)
-    parts = {name: _without_files(config[name]) for name in ("stylizer", "perturbation", "hard_pass")}
-    options = {name: value for name, value in config.items() if isinstance(value, int | float | str | list | None)}
-    imports = {"imports": config["imports"]}
-    banks = {"bank": bank, "gaussians": GaussianStyleBank(statistics_of)}
-    given = {**banks, "styled": True, "task": task_of(method), "hard_affine": None}
-    parser = ConfigParser({**imports, **options, **parts, **given})
-    hard_pass: HardPass | SemanticLosses | None = parser.get_parsed_content("hard_pass")
-    return hard_pass
-
-
-def _without_files(part: Any) -> Any:
-    """Replace what a configuration would read from the files of phase 2."""
-    if isinstance(part, dict):
-        return {name: _without_files(value) for name, value in part.items()}
-    if isinstance(part, list):
-        return [_without_files(value) for value in part]
-    if isinstance(part, str) and "style_flows(" in part:
-        return "@bank"
-    return "@gaussians" if isinstance(part, str) and "load_gaussian_styles(" in part else part
+    return configured_hard_pass(config, task_of(method), statistics_of)
 
 
 def make_trainer(

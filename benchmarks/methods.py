@@ -192,7 +192,8 @@ def report(folder: Path = CELLS) -> str:
         parts.append(f"### {dataset}" + ("" if share == 1.0 else f", {share:.0%} of the training cases"))
         for source, rows in table.groupby("source", sort=False):
             seconds = [r["seconds"] for c, r in records if c.source == source and r["seconds"] is not None]
-            parts.append(f"Trained on `{source}`; {sum(seconds) / 3600:.1f} hours of training in all.")
+            hours = f"{sum(seconds) / 3600:.1f} hours of the methods' own trainings that were not stopped in between"
+            parts.append(f"Trained on `{source}`; {hours}.")
             shown = rows.drop(columns="source").loc[:, lambda part: (part != "-").any()]
             parts.append(markdown(shown).rstrip())
     together = side_by_side(folder)

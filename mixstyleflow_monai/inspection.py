@@ -23,6 +23,7 @@ from mixstyleflow_monai.engines.deployment import CheckModeld, inference_preproc
 from mixstyleflow_monai.engines.warm_start import load_earlier_network
 from mixstyleflow_monai.flows import StyleFlowBank
 from mixstyleflow_monai.networks import DualDecoderNet
+from mixstyleflow_monai.styles import IMAGE_LEVEL
 
 UNTRAINED_TASK: dict[str, Any] = {
     "in_channels": 1,
@@ -157,7 +158,9 @@ def style_flows(path: str | os.PathLike[str], network_path: str | os.PathLike[st
     """Return the flows of a file, checked against the network; untrained ones that refuse to be used without it."""
     if os.path.exists(path):
         return load_style_flows(path, network_path, device)
-    placeholder = StyleFlowBank()
+    # Of all levels, so that a stylizer of any of them says that the file is missing, and not the level.
+    levels = dict.fromkeys(range(IMAGE_LEVEL + 1), 2)
+    placeholder = StyleFlowBank(levels, dict.fromkeys(levels, 1.0))
     try:
         load_style_flows(path, network_path, device)
     except FileNotFoundError as error:

@@ -21,6 +21,9 @@ WHOLE_CONFIGS = ("train", "evaluate", "inference", "metadata", "multi_gpu_train"
 # Options of phase 1 that are arguments of `mixstyleflow_monai.data.Task.from_dataset`.
 TASK_SETTINGS = ("image_size", "pixel_spacing", "percentiles", "intensity", "activation")
 
+# Levels that phase 2 may have been given, where it was trained by an earlier command: 5 is the image itself.
+_FITTED_LEVELS = (0, 1, 2, 3, 4, 5)
+
 
 def check_overlays(root: Path, overlays: Sequence[str]) -> None:
     """Check that at least one bundle has each overlay.
@@ -81,21 +84,25 @@ def overrides_by_phase(
     return by_phase
 
 
-def check_settings(phase: int, settings: Mapping[str, Any], description: DatasetDescription) -> None:
+def check_settings(
+    phase: int,
+    settings: Mapping[str, Any],
+    description: DatasetDescription,
+    earlier: Mapping[int, Mapping[str, Any]] | None = None,
+) -> None:
     """Build the small parts of a phase from its settings, so that a wrong value is told before hours of training.
 
     Args:
         phase: 1, 2 or 3.
         settings: top level of its train.json, overlays and options merged into it.
         description: data set to train on.
+        earlier: settings of the phases before it, as far as they are trained by the same command.
 
     Raises:
         ValueError: a value that a part refuses.
     """
     from mixstyleflow_monai.data import Task
-    from mixstyleflow_monai.engines import flag
     from mixstyleflow_monai.engines.schedules import check_schedule
-    from mixstyleflow_monai.flows import StyleFlowBank
     from mixstyleflow_monai.losses import SegmentationLoss
 
     check_numbers(phase, settings)
@@ -108,18 +115,9 @@ def check_settings(phase: int, settings: Mapping[str, Any], description: Dataset
         if not any(map(is_expression, given.values())):
             Task.from_dataset(description, given.pop("image_size"), **given)
     elif phase == 2:
-        options = ("spread", "log_scale_bound", "clamp", "clip_to_envelope", "clamp_means", "std_floor")
-        if not is_expression(settings["joint_statistics"]):
-            flag(settings["joint_statistics"], "joint_statistics")
-        levels = dict.fromkeys(_levels("levels", settings), 2)
-        StyleFlowBank(
-            levels,
-            settings["temperatures"],
-            batch_norm=settings["style_batch_norm"],
-            **{key: settings[key] for key in options},
-        )
+        _check_flows(settings)
     else:
-        _check_hard_pass(settings)
+        _check_hard_pass(settings, description, earlier or {})
 
 
 def check_style_levels(flows: Mapping[str, Any], styles: Mapping[str, Any]) -> None:
@@ -192,31 +190,46 @@ def _check_selection(phase: int, settings: Mapping[str, Any]) -> None:
         WeightAverage(nn.Identity(), settings["weight_average"])
 
 
-def _check_hard_pass(settings: Mapping[str, Any]) -> None:
-    """Check how hard examples are made and used."""
-    from torch import nn
-
-    from mixstyleflow_monai.engines import HardPass, flag
+def _check_flows(settings: Mapping[str, Any]) -> None:
+    """Check which flows are fitted, and what they may draw."""
+    from mixstyleflow_monai.engines import flag
     from mixstyleflow_monai.flows import StyleFlowBank
-    from mixstyleflow_monai.networks.batch_norm import SeparateAffine
-    from mixstyleflow_monai.styles import FlowStyleMix
 
-    if settings["stylizer"] is not None:
-        keys = ("probability", "alpha", "style_per", "weight_per", "weight_law", "blur_sigma")
-        FlowStyleMix(StyleFlowBank(), output=settings["stylized_output"], **{key: settings[key] for key in keys})
-    options = {
-        "views": "views",
-        "weight": "hard_weight",
-        "segmentation_weight": "hard_segmentation_weight",
-        "consistency_weight": "consistency_weight",
-        "batch_norm": "hard_batch_norm",
-        "freeze_affine": "freeze_hard_affine",
-    }
-    given = {name: settings[key] for name, key in options.items()}
-    has_hard_pass = settings["stylizer"] is not None or settings["perturbation"] is not None
-    if has_hard_pass and not any(map(is_expression, given.values())):
-        given["freeze_affine"] = flag(given["freeze_affine"], "freeze_hard_affine")
-        HardPass(lambda network, images, latent: images, affine=SeparateAffine(nn.BatchNorm2d(1)), **given)
+    for name in ("joint_statistics", "clip_to_envelope", "clamp_means"):
+        if not is_expression(settings[name]):
+            flag(settings[name], name)
+    levels = dict.fromkeys(_levels("levels", settings), 2)
+    if not levels or not set(levels) <= set(_FITTED_LEVELS):
+        raise ValueError(
+            f"levels={settings['levels']}: expected some of 0 (latent) to 4 (last block) and 5 (the image)."
+        )
+    options = ("spread", "log_scale_bound", "clamp", "clip_to_envelope", "clamp_means", "std_floor")
+    StyleFlowBank(
+        levels,
+        settings["temperatures"],
+        batch_norm=settings["style_batch_norm"],
+        **{key: settings[key] for key in options},
+    )
+
+
+def _check_hard_pass(
+    settings: Mapping[str, Any], description: DatasetDescription, earlier: Mapping[int, Mapping[str, Any]]
+) -> None:
+    """Check how hard examples are made and used."""
+    from mixstyleflow_monai.data import Task
+    from mixstyleflow_monai.engines import flag
+    from mixstyleflow_monai.hard_pass_settings import check_hard_pass
+    from mixstyleflow_monai.styles.level_mix import IMAGE_LEVEL, NO_IMAGE_LEVEL
+
+    z_score = earlier.get(1, {}).get("intensity") == "z_score"
+    if z_score and "@style_levels" in str(settings["stylizer"]) and IMAGE_LEVEL in _levels("style_levels", settings):
+        raise ValueError(f"style_levels={settings['style_levels']} with intensity='z_score': {NO_IMAGE_LEVEL}")
+    levels = _levels("levels", earlier[2]) if 2 in earlier else _FITTED_LEVELS
+    given: dict[str, Any] = {"intensity": "z_score", "image_activation": "instance_norm"} if z_score else {}
+    if not is_expression(settings["normalization"]):
+        given["normalization"] = settings["normalization"]
+    task = Task(description.channels, description.regions, (32, 32), **given)
+    check_hard_pass(settings, task, dict.fromkeys(levels))
     if not is_expression(settings["warm_start"]):
         flag(settings["warm_start"], "warm_start")
 

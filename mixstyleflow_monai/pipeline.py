@@ -92,7 +92,7 @@ def run(
     bundle_paths.check_no_hash(dataset_dir=description.path, output_dir=out)
     wanted = _parse_phases(phases)
     baseline = _checked_baseline(baseline, wanted)
-    overlays = (overlay,) if isinstance(overlay, str) else tuple(overlay)
+    overlays = tuple(overlay.split(",")) if isinstance(overlay, str) else tuple(overlay)
     check_overlays(root, overlays)
     by_phase = overrides_by_phase(root, overrides, run)
     _check_own(by_phase)
@@ -114,14 +114,15 @@ def run(
 
 def _check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]], description: Any) -> None:
     """Check the settings of each phase, and those that have to fit each other."""
-    for step in steps:
-        check_settings(step.phase, settings[step.name], description)
     if {"phase1", "phase2"} <= settings.keys():
         check_image_level(settings["phase1"], settings["phase2"])
     if {"phase1", "phase3"} <= settings.keys():
         check_loss(settings["phase1"], settings["phase3"])
     if {"phase2", "phase3"} <= settings.keys():
         check_style_levels(settings["phase2"], settings["phase3"])
+    earlier = {phase: settings[f"phase{phase}"] for phase in (1, 2) if f"phase{phase}" in settings}
+    for step in steps:
+        check_settings(step.phase, settings[step.name], description, earlier)
 
 
 def _checked_baseline(baseline: bool | str, phases: Sequence[int]) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from tqdm import tqdm
 
 from mixstyleflow_monai.artifacts import differences, read_manifest, sha256_file, write_json
 from mixstyleflow_monai.benchmark.data import source_name
-from mixstyleflow_monai.benchmark.plan import PHASE_ONE, PHASE_TWO, Cell, Plan
-from mixstyleflow_monai.benchmark.records import find_record, read_object, write_record
+from mixstyleflow_monai.benchmark.plan import PHASE_ONE, PHASE_TWO, TRACKING_SETTINGS, Cell, Plan
+from mixstyleflow_monai.benchmark.records import CONFIGS, START, find_record, read_object, write_record
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.stopping import Programs, signals_as_exit
 from mixstyleflow_monai.tracking import embedded_store
@@ -68,13 +69,16 @@ class Workshop:
         done = len(self.plan.cells) - len(todo)
         failures: list[Failure] = []
         with tqdm(total=len(self.plan.cells), initial=done, desc="cells", unit="cell") as bar:
-            starts = list(dict.fromkeys((cell.source, cell.seed) for cell in todo))
-            broken = self._parallel(starts, lambda start, slot: self._shared_phases(start, todo, slot))
-            for source, seed in broken:
-                for cell in [cell for cell in todo if (cell.source, cell.seed) == (source, seed)]:
-                    failures.append(self._failure(cell, broken[source, seed]))
-                    bar.update()
-            rest = [cell for cell in todo if (cell.source, cell.seed) not in broken]
+            rest = todo
+            for phase, shared in ((1, PHASE_ONE), (2, PHASE_TWO)):
+                # Without the flows of a failed Phase II the methods that need none go on.
+                wanted = [cell for cell in rest if phase == 1 or self.plan.needs_flows(cell.method)]
+                start_of = {cell: Cell(cell.source, shared, cell.seed) for cell in wanted}
+                broken = self._parallel(list(dict.fromkeys(start_of.values())), partial(self._train, phase))
+                lost = {cell: start for cell, start in start_of.items() if start in broken}
+                failures += [self._failure(cell, broken[start], at=start) for cell, start in lost.items()]
+                rest = [cell for cell in rest if cell not in lost]
+                bar.update(len(lost))
 
             def one(cell: Cell, slot: int) -> None:
                 self._cell(cell, slot)
@@ -90,7 +94,7 @@ class Workshop:
         share = "" if self.plan.train_fraction == 1.0 else f"_{self.plan.train_fraction:g}"
         return self.output / f"{source_name(cell.source)}{share}" / f"seed{cell.seed}" / cell.method
 
-    def _parallel(self, items: list[Any], work: Callable[[Any, int], None]) -> dict[Any, Exception]:
+    def _parallel(self, items: list[Any], work: Callable[[Any, int], Any]) -> dict[Any, Exception]:
         """Do some work for all items, ``jobs`` at a time; return the exceptions by item."""
         errors: dict[Any, Exception] = {}
         slots = list(range(self.jobs))
@@ -116,12 +120,6 @@ class Workshop:
                 raise
         return errors
 
-    def _shared_phases(self, start: tuple[str, int], todo: list[Cell], slot: int) -> None:
-        source, seed = start
-        self._train(Cell(source, PHASE_ONE, seed), 1, slot)
-        if any(self.plan.needs_flows(cell.method) for cell in todo if (cell.source, cell.seed) == start):
-            self._train(Cell(source, PHASE_TWO, seed), 2, slot)
-
     def _check_folders(self, cells: list[Cell]) -> None:
         """Refuse folders with trainings of other settings: their results would be taken for those of these settings."""
         shared = [Cell(cell.source, name, cell.seed) for cell in cells for name in (PHASE_ONE, PHASE_TWO)]
@@ -133,7 +131,11 @@ class Workshop:
                 f"Nothing else says with what settings {path.parent} was trained: restore the file, remove that folder "
                 "to train it again, or give another --output_dir."
             )
-            different = differences(read_object(path, "the settings of a training", remedy), self.plan.request(cell))
+            then = read_object(path, "the settings of a training", remedy)
+            now = self.plan.request(cell)
+            if CONFIGS in then:  # an earlier version did not write it
+                now[CONFIGS] = self.plan.train_configs(cell)
+            different = differences(then, now)
             if different:
                 raise ValueError(
                     f"{path.parent}: holds a training with other settings ({'; '.join(different)}). Use the same "
@@ -143,16 +145,23 @@ class Workshop:
     def _cell(self, cell: Cell, slot: int) -> None:
         if find_record((self.records, *self.reuse), self.plan, cell) is not None:
             return
-        seconds = None if cell.method == PHASE_ONE else self._train(cell, 3, slot)
+        seconds = None if cell.method == PHASE_ONE else self._train(3, cell, slot)
         self._evaluate(cell, slot)
         device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
-        write_record(self.records, self.plan, cell, self.folder(cell), seconds, device)
+        start = self.folder(cell).parent / PHASE_ONE / "models" / "model.pt"
+        facts = {
+            "seconds": seconds,
+            "device": device,
+            CONFIGS: self.plan.train_configs(cell),
+            **({START: sha256_file(start)} if start.is_file() else {}),
+        }
+        write_record(self.records, self.plan, cell, self.folder(cell), facts)
 
-    def _train(self, cell: Cell, phase: int, slot: int) -> float | None:
+    def _train(self, phase: int, cell: Cell, slot: int) -> float | None:
         """Train unless it is done; return the seconds, or None where an earlier process did a part."""
         folder = self.folder(cell)
         if not (folder / REQUEST_FILE).is_file():
-            write_json(folder / REQUEST_FILE, self.plan.request(cell))
+            write_json(folder / REQUEST_FILE, {**self.plan.request(cell), CONFIGS: self.plan.train_configs(cell)})
         artifact = folder / "models" / ("style_flows.pt" if phase == 2 else "model.pt")
         if _is_whole(artifact):
             return None
@@ -207,12 +216,14 @@ class Workshop:
     def _tracking(self, cell: Cell) -> dict[str, Any]:
         if self.tracking is None:
             return {}
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or embedded_store(self.output)
+        given = {key: value for key, value in self.plan.overrides[1].items() if key in TRACKING_SETTINGS}
         return {
             "tracking": self.tracking,
-            "tracking_uri": uri,
+            "tracking_uri": embedded_store(self.output),
             "experiment_name": f"{self.plan.dataset_name}, benchmark",
             "run_name": cell.name,
+            **given,
+            **({"tracking_uri": uri} if (uri := os.environ.get("MLFLOW_TRACKING_URI")) else {}),
         }
 
     def _environment(self, slot: int) -> dict[str, str]:
@@ -221,12 +232,14 @@ class Workshop:
         if self.jobs > 1:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.jobs)))
             gpus = torch.cuda.device_count()
-            if gpus > 1 and "CUDA_VISIBLE_DEVICES" not in environment:
-                environment["CUDA_VISIBLE_DEVICES"] = str(slot % gpus)
+            if gpus > 1:
+                # A scheduler may have given this process some of the machine's, by number or by name.
+                visible = environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
+                environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % gpus].strip()
         return environment
 
-    def _failure(self, cell: Cell, error: Exception) -> Failure:
-        return Failure(cell, str(error), self.folder(cell) / "log.txt")
+    def _failure(self, cell: Cell, error: Exception, *, at: Cell | None = None) -> Failure:
+        return Failure(cell, str(error), self.folder(at or cell) / "log.txt")
 
 
 def _is_whole(artifact: Path) -> bool:

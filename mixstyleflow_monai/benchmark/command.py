@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from rich.table import Table
 from mixstyleflow_monai import bundle_paths
 from mixstyleflow_monai.benchmark.cells import Failure, Workshop
 from mixstyleflow_monai.benchmark.data import source_dataset
-from mixstyleflow_monai.benchmark.plan import BASELINE, DEFAULT_METHOD, PHASE_ONE, PRESETS, Plan, make_plan
-from mixstyleflow_monai.benchmark.records import case_table, find_record
+from mixstyleflow_monai.benchmark.plan import BASELINE, DEFAULT_METHOD, PHASE_ONE, PRESETS, Cell, Plan, make_plan
+from mixstyleflow_monai.benchmark.records import case_table, doubts, find_record
 from mixstyleflow_monai.benchmark.steps import count_steps, describe_steps
 from mixstyleflow_monai.benchmark.tables import write_tables
 from mixstyleflow_monai.bundle_paths import check_no_hash
@@ -89,10 +89,11 @@ def benchmark(
     dry_run = flag(dry_run, "dry_run")
     with nullcontext() if dry_run else only_one(out):
         datasets = {s: source_dataset(description, s, plan.train_fraction, out / "data") for s in plan.sources}
-        print(describe_steps(plan, count_steps(plan, datasets), seconds_per_step))
+        workshop = Workshop(plan, datasets, out, out / "cells", reused, jobs, tracker)
+        finished = [cell for cell, _ in _found(workshop)]
+        print(describe_steps(plan, count_steps(plan, datasets), seconds_per_step, finished))
         if dry_run:
             return 0
-        workshop = Workshop(plan, datasets, out, out / "cells", reused, jobs, tracker)
         _report(workshop, failures := workshop.run())
         return 1 if failures else 0
 
@@ -122,7 +123,9 @@ def _plan(
     root = bundle_paths.bundles_dir(bundles_dir)
     overlays = (*(chosen.overlays if chosen else ()), *_words(overlay))
     check_overlays(root, overlays)
-    settings = {**(chosen.overrides if chosen else {}), **overrides}
+    # A plain option stands above one that the preset has for a single phase.
+    preset_values = overrides_by_phase(root, chosen.overrides if chosen else {}, benchmark)
+    given = overrides_by_phase(root, overrides, benchmark)
     default_methods = chosen.methods if chosen else (BASELINE, DEFAULT_METHOD)
     default_seeds = chosen.seeds if chosen else (0,)
     plan = make_plan(
@@ -130,19 +133,20 @@ def _plan(
         description,
         methods=_words(methods) if methods is not None else default_methods,
         seeds=_several(seeds) if seeds is not None else default_seeds,
-        sources=_sources(sources) if sources is not None else chosen.sources if chosen else None,
+        sources=_sources(sources, description.domains) if sources is not None else chosen.sources if chosen else None,
         train_fraction=train_fraction,
         overlays=overlays,
-        overrides=overrides_by_phase(root, settings, benchmark),
+        overrides={phase: preset_values[phase] | given[phase] for phase in given},
     )
     _check_styles(plan)
     check_settings(1, plan.settings(1), description)
+    earlier = {phase: plan.settings(phase) for phase in (1, 2)}
     if any(map(plan.needs_flows, plan.methods)):
         check_settings(2, plan.settings(2), description)
         check_image_level(plan.settings(1), plan.settings(2))
     for method in plan.methods:
         if method != PHASE_ONE:
-            check_settings(3, plan.settings(3, method), description)
+            check_settings(3, plan.settings(3, method), description, earlier)
             check_loss(plan.settings(1), plan.settings(3, method))
     return plan
 
@@ -187,7 +191,8 @@ def _tracker(tracking: str | None) -> str | None:
 
 
 def _reused(folders: str | Sequence[str]) -> tuple[Path, ...]:
-    found = tuple(Path(str(folder)) for folder in _several(folders))
+    whole = isinstance(folders, str) and Path(folders).is_dir()
+    found = tuple(Path(str(folder)) for folder in ((folders,) if whole else _words(folders)))
     for folder in found:
         if not folder.is_dir():
             raise ValueError(f"--reuse {folder}: no such folder. Give the cells/ folder of an earlier benchmark.")
@@ -204,14 +209,20 @@ def _several(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-def _sources(value: Any) -> str | tuple[str, ...]:
-    return value if isinstance(value, str) else _words(value)
+def _sources(value: Any, domains: Collection[str]) -> str | tuple[str, ...]:
+    """Return names of domains; one that has a comma in it stays whole."""
+    return value if isinstance(value, str) and (value == "all" or value in domains) else _words(value)
+
+
+def _found(workshop: Workshop) -> list[tuple[Cell, dict[str, Any]]]:
+    """Return the finished cells with their records."""
+    folders = (workshop.records, *workshop.reuse)
+    found = [(cell, find_record(folders, workshop.plan, cell)) for cell in workshop.plan.cells]
+    return [(cell, record) for cell, record in found if record is not None]
 
 
 def _report(workshop: Workshop, failures: Sequence[Failure]) -> None:
-    plan, folders = workshop.plan, (workshop.records, *workshop.reuse)
-    found = [(cell, find_record(folders, plan, cell)) for cell in plan.cells]
-    records = [(cell, record) for cell, record in found if record is not None]
+    plan, records = workshop.plan, _found(workshop)
     console = Console(width=None if Console().is_terminal else 200)
     if records:
         share = "" if plan.train_fraction == 1.0 else f", {plan.train_fraction:.0%} of the training cases"
@@ -219,11 +230,15 @@ def _report(workshop: Workshop, failures: Sequence[Failure]) -> None:
             f"{plan.dataset_name}{share}: Dice in percent, mean ± standard deviation over seeds; differences with 95 % "
             "bootstrap intervals over cases and seeds, paired by case"
         )
+        notes = doubts(records, plan)
+        caption += "".join(f". Note: {note}" for note in notes)
         table = write_tables(case_table(records), plan.methods, workshop.output, caption)
         shown = Table(*map(str, table.columns), title=caption)
         for row in table.itertuples(index=False):
             shown.add_row(*map(str, row))
         console.print(shown)
+        for note in notes:
+            console.print(f"note: {note}", style="yellow", markup=False)
         print(f"wrote {workshop.output / 'benchmark.md'}, .csv, .tex and .png")
     for failure in failures:
         console.print(f"failed: {failure.message} (see {failure.log})", style="red", markup=False)

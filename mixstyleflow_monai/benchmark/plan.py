@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mixstyleflow_monai.artifacts import sha256_file
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.data import DatasetDescription
 from mixstyleflow_monai.data.schema_checks import did_you_mean
@@ -28,14 +29,22 @@ PHASE_TWO = "phase2"
 OWN_SETTINGS = frozenset(
     {"seed", "dataset_dir", "output_dir", "bundle_root", "phase1_dir", "phase2_dir", "phase1_model", "flows_path"}
     | {"model_dir", "model_path", "checkpoint_dir", "resume", "method", "stylizer", "perturbation", "made_from"}
-    | {"normalization", "hard_pass"}
+    | {"normalization", "hard_pass", "run_name", "train"}
 )
+
+# Where runs are tracked decides no result.
+TRACKING_SETTINGS = frozenset({"tracking_uri", "experiment_name"})
+
+# What a stylizer of another method takes as well, and what is then its own strength.
+STRENGTHS = ("probability", "alpha")
+STYLE_TARGETS = ("FlowStyleMix", "PermutedStyleMix")
 
 # A method that changed one of these would not be trained on the same footing.
 SHARED_SETTINGS = frozenset(
     {"max_epochs", "epoch_length", "batch_size", "learning_rate", "lr_schedule", "selection", "augmentation", "slices"}
     | {"loss", "seed", "dataset_dir", "phase1_dir", "warm_start", "noise_std", "val_interval"}
-    | {"weight_average", "selection_stylizer", "selection_made_from"}
+    | {"weight_average", "selection_stylizer", "selection_made_from", "optimizer", "lr_scheduler", "averaging"}
+    | {"reconstruction_weight", "amp", "train", "validate"}
 )
 
 
@@ -47,11 +56,11 @@ class Preset:
         overlays: configuration files, in order.
         overrides: configuration values as on the command line.
         sources: "all", or None for the data set's own source domain.
-        methods: of the table, where they exist here.
+        methods: of the table, where they exist here; MixStyleFlow as the paper states it.
         seeds: of the trainings.
     """
 
-    overlays: tuple[str, ...]
+    overlays: tuple[str, ...] = ()
     overrides: Mapping[str, Any] = field(default_factory=dict)
     sources: str | None = None
     methods: tuple[str, ...] = (
@@ -63,16 +72,20 @@ class Preset:
         "rand_conv",
         "max_style",
         "san_saw",
-        DEFAULT_METHOD,
+        "paper_styles",
     )
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
+# Without the overlay presets/paper: its probability of styles would become that of the other methods, too.
 PRESETS: dict[str, Preset] = {
-    # MixStyleFlow, MICCAI 2025, Table 2: 600, 100 and 1600 epochs, batch 20, learning rate 1e-4, 384 x 384.
-    "paper-prostate": Preset(("presets/paper",)),
+    # MixStyleFlow, MICCAI 2025, Table 2: 600, 100 and 1600 epochs, batch 20, learning rate 1e-4, which are the
+    # defaults but for the flows' batch, 384 x 384.
+    "paper-prostate": Preset(
+        overrides={"phase1:image_size": [384, 384], "phase1:pixel_spacing": None, "phase2:batch_size": 20}
+    ),
     # Table 3: every domain in turn the source; Phase III 100 epochs at 1e-3, 512 x 512; 100 epochs for the flows.
-    "paper-fundus": Preset(("presets/paper", "fundus"), {"phase2:max_epochs": 100}, sources="all"),
+    "paper-fundus": Preset(("fundus",), {"phase2:max_epochs": 100, "phase2:batch_size": 20}, sources="all"),
 }
 
 
@@ -182,10 +195,17 @@ class Plan:
             "seed": cell.seed,
             "train_fraction": self.train_fraction,
             "overlays": laid_over,
-            "overrides": {str(phase): dict(self.overrides[phase]) for phase in phases},
+            "overrides": {
+                str(phase): {key: v for key, v in self.overrides[phase].items() if key not in TRACKING_SETTINGS}
+                for phase in phases
+            },
         }
         loaded: dict[str, Any] = json.loads(json.dumps(request))
         return loaded
+
+    def train_configs(self, cell: Cell) -> dict[str, str]:
+        """Return the SHA-256 of the train.json of each phase that a cell's result comes from."""
+        return {phase: sha256_file(self.files(int(phase))[0]) for phase in self.request(cell)["overlays"]}
 
     def cell_hash(self, cell: Cell) -> str:
         """Return the SHA-256 of `request`."""
@@ -231,11 +251,13 @@ def make_plan(
         raise ValueError(f"--train_fraction {train_fraction!r}: expected a share above 0 and up to 1, such as 0.1.")
     # Phase I is what all methods of a seed start from; its own score costs nothing.
     names = [PHASE_ONE, *dict.fromkeys(methods)]
-    cells = tuple(Cell(source, method, seed) for seed in seeds for source in chosen_sources for method in names)
+    once = list(dict.fromkeys(seeds))
+    cells = tuple(Cell(source, method, seed) for seed in once for source in chosen_sources for method in names)
     empty: dict[int, dict[str, Any]] = {phase: {} for phase in PHASE_BUNDLES}
-    for key in sorted(OWN_SETTINGS & set().union(*(overrides or empty).values())):
-        hint = did_you_mean(key, ["seeds", "methods", "sources", "dataset_dir", "output_dir"])
-        raise ValueError(f"--{key}: is decided by the benchmark and cannot be given{hint}.")
+    for key in sorted(set().union(*(overrides or empty).values())):
+        if key.split("#")[0].split("::")[0] in OWN_SETTINGS:
+            hint = did_you_mean(key.split("#")[-1], ["seeds", "methods", "sources", "dataset_dir", "output_dir"])
+            raise ValueError(f"--{key}: is decided by the benchmark and cannot be given{hint}.")
     plan = Plan(
         root,
         cells,
@@ -247,6 +269,7 @@ def make_plan(
     )
     for method in methods:
         _check_footing(plan, method)
+        _check_strength(plan, method)
     return plan
 
 
@@ -271,9 +294,42 @@ def _check_footing(plan: Plan, method: str) -> None:
     path = plan.root / PHASE_BUNDLES[3] / "configs" / "methods" / f"{method}.json"
     if not path.is_file():
         return
-    changed = sorted(SHARED_SETTINGS & set(json.loads(path.read_text(encoding="utf-8"))))
+    given = json.loads(path.read_text(encoding="utf-8"))
+    changed = sorted(key for key in given if key.split("#")[0] in SHARED_SETTINGS)
     if changed:
         raise ValueError(
             f"{path}: a method may not set {', '.join(changed)}: all methods must train on the same data for the same "
             "number of steps. Give these on the command line, for all methods."
         )
+
+
+def _check_strength(plan: Plan, method: str) -> None:
+    """Refuse an overlay meant for flow styles that would change the strength of another method's perturbation."""
+    own = plan.root / PHASE_BUNDLES[3] / "configs"
+    path = own / "methods" / f"{method}.json"
+    if not path.is_file():
+        return
+    given = json.loads(path.read_text(encoding="utf-8"))
+    defaults = json.loads((own / "train.json").read_text(encoding="utf-8"))
+    for name in plan.overlays:
+        overlay = own / f"{name}.json"
+        content = json.loads(overlay.read_text(encoding="utf-8")) if overlay.is_file() else {}
+        for key in STRENGTHS:
+            changes = key in content and content[key] != defaults[key] and key not in given
+            if changes and _takes([given.get("stylizer"), given.get("perturbation")], f"@{key}"):
+                raise ValueError(
+                    f"--overlay {name}: sets {key} to {content[key]!r} for flow styles, and {method} would train with "
+                    f"it, too, and not with its own {defaults[key]!r}. Leave the overlay out and name a method that "
+                    "has these styles, such as paper_styles or flow_and_image_styles; --phase3:"
+                    f"{key} is for all methods alike."
+                )
+
+
+def _takes(part: Any, reference: str) -> bool:
+    """Tell whether a perturbation other than a stylizer of levels takes a setting."""
+    if isinstance(part, list):
+        return any(_takes(value, reference) for value in part)
+    if not isinstance(part, dict):
+        return False
+    foreign = not str(part.get("_target_", "")).endswith(STYLE_TARGETS)
+    return (foreign and reference in part.values()) or any(_takes(value, reference) for value in part.values())

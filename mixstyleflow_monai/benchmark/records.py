@@ -14,6 +14,11 @@ from mixstyleflow_monai.artifacts import git_commit, software_versions, write_js
 from mixstyleflow_monai.benchmark.plan import Cell, Plan
 from mixstyleflow_monai.data.schema_checks import schema_problems
 
+START = "phase1_sha256"
+"""Of the weights that the training started from, Phase I's."""
+CONFIGS = "train_configs"
+"""SHA-256 of each phase's train.json; its hash does not cover them, see `Plan.request`."""
+
 CASE_COLUMNS = ["source", "method", "seed", "domain", "role", "case_id", "region", "dice"]
 
 
@@ -39,7 +44,7 @@ def record_path(folder: Path, plan: Plan, cell: Cell) -> Path:
     return folder / f"{words}-seed{cell.seed}-{plan.cell_hash(cell)[:12]}.json"
 
 
-def write_record(folder: Path, plan: Plan, cell: Cell, evaluated: Path, seconds: float | None, device: str) -> Path:
+def write_record(folder: Path, plan: Plan, cell: Cell, evaluated: Path, facts: Mapping[str, Any]) -> Path:
     """Write the record of a cell from its evaluation.json and evaluation.csv.
 
     Args:
@@ -47,8 +52,8 @@ def write_record(folder: Path, plan: Plan, cell: Cell, evaluated: Path, seconds:
         plan: of the benchmark.
         cell: the finished one.
         evaluated: folder with the evaluation.
-        seconds: of its own training, None where that was resumed.
-        device: on which it ran.
+        facts: what else is known of its training: ``seconds`` of its own, None where that was resumed; the ``device``;
+            `START` and `CONFIGS`.
     """
     evaluation = json.loads((evaluated / "evaluation.json").read_text(encoding="utf-8"))
     cases = pd.read_csv(evaluated / "evaluation.csv", dtype={"case_id": str, "domain": str, "region": str})
@@ -66,8 +71,7 @@ def write_record(folder: Path, plan: Plan, cell: Cell, evaluated: Path, seconds:
             "roles": {name: entry["role"] for name, entry in evaluation["domains"].items()},
             "source_mean_dice": evaluation["source_mean_dice"],
             "unseen_mean_dice": evaluation["unseen_mean_dice"],
-            "seconds": seconds,
-            "device": device,
+            **facts,
             "commit": git_commit(),
             "software": software_versions(),
             "dice": dice,
@@ -96,6 +100,29 @@ def find_record(folders: Iterable[Path], plan: Plan, cell: Cell) -> dict[str, An
             raise ValueError(f"{path}: its hash is not that of its name. {remedy}")
         return record
     return None
+
+
+def doubts(records: Sequence[tuple[Cell, Mapping[str, Any]]], plan: Plan) -> list[str]:
+    """Return what makes finished cells less comparable than their hashes say; older records tell neither.
+
+    Methods of one source and seed may have started from different trainings of Phase I, in another folder or on another
+    machine; and a cell may have been trained with another train.json, of another version or edited.
+    """
+    found = []
+    starts: dict[tuple[str, int], dict[str, list[str]]] = {}
+    for cell, record in records:
+        if START in record:
+            of_start = starts.setdefault((cell.source, cell.seed), {})
+            of_start.setdefault(record[START], []).append(cell.method)
+    for (source, seed), methods in starts.items():
+        if len(methods) > 1:
+            groups = " against ".join(", ".join(names) for names in methods.values())
+            found.append(f"{source}, seed {seed}: not from the same training of Phase I ({groups})")
+    other = [cell.name for cell, record in records if record.get(CONFIGS, (c := plan.train_configs(cell))) != c]
+    if other:
+        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+        found.append(f"trained with another train.json than today's: {'; '.join(other[:3])}{more}")
+    return found
 
 
 def read_object(path: Path, what: str, remedy: str) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from mixstyleflow_monai.benchmark.plan import PHASE_ONE, Plan
+from mixstyleflow_monai.benchmark.plan import PHASE_ONE, Cell, Plan
 from mixstyleflow_monai.data import DatasetDescription, SliceDataset, Task, load_dataset
 
 
@@ -42,23 +42,31 @@ def _slices(description: DatasetDescription, first: Mapping[str, Any], slices: s
     return len(SliceDataset(data, task.training_preprocessing(), slices=slices, cache_rate=0.0, progress=False))
 
 
-def describe_steps(plan: Plan, steps: Mapping[str, Mapping[int, int]], seconds_per_step: float | None = None) -> str:
+def describe_steps(
+    plan: Plan,
+    steps: Mapping[str, Mapping[int, int]],
+    seconds_per_step: float | None = None,
+    finished: Collection[Cell] = (),
+) -> str:
     """Return the plan in words: cells, steps, and the time where the time of a step is known.
 
     Args:
         plan: of the benchmark.
         steps: of `count_steps`.
         seconds_per_step: of a step with hard examples; one without counts half.
+        finished: cells that are recorded. A Phase I that is there for one of the others is counted all the same.
     """
-    trained = [cell for cell in plan.cells if cell.method != PHASE_ONE]
-    starts = {(cell.source, cell.seed) for cell in plan.cells}
+    trained = [cell for cell in plan.cells if cell.method != PHASE_ONE and cell not in finished]
+    starts = {(cell.source, cell.seed) for cell in plan.cells if cell not in finished}
+    done = sum(cell.method != PHASE_ONE for cell in finished)
     total: dict[int, int] = {
         1: sum(steps[source][1] for source, _ in starts),
         3: sum(steps[cell.source][3] for cell in trained),
     }
     lines = [
         f"{len(trained)} cells to train: {len(plan.methods) - 1} methods x {len(plan.seeds)} seeds x "
-        f"{len(plan.sources)} sources, from {len(starts)} trainings of Phase I.",
+        f"{len(plan.sources)} sources, from {len(starts)} trainings of Phase I"
+        + (f"; {done} more are finished." if done else "."),
         *(f"  source {source}: {of[1]} steps of Phase I, {of[3]} of each method" for source, of in steps.items()),
         f"  in all {total[1]} steps of Phase I and {total[3]} of methods, besides Phase II; Phase I is scored as well",
     ]

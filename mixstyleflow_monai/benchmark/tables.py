@@ -99,9 +99,17 @@ def difference(cases: pd.DataFrame, first: str, second: str) -> str:
 
 def markdown(table: pd.DataFrame) -> str:
     """Return a table as Markdown."""
-    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + "---|" * len(table.columns)]
-    lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
+    cells = [list(table.columns), *table.to_numpy().tolist()]
+    rows = [[str(cell).replace("|", r"\|") for cell in row] for row in cells]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(table.columns))
     return "\n".join(lines) + "\n"
+
+
+def _latex(text: str) -> str:
+    """Return a text with what LaTeX would read as commands escaped: names of domains may hold anything."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"\(\pm\)"}
+    return "".join(special.get(letter, f"\\{letter}" if letter in "&%$#_{}" else letter) for letter in text)
 
 
 def write_tables(cases: pd.DataFrame, methods: Sequence[str], folder: Path, caption: str) -> pd.DataFrame:
@@ -114,14 +122,12 @@ def write_tables(cases: pd.DataFrame, methods: Sequence[str], folder: Path, capt
         caption: what was compared.
     """
     table = method_table(cases, methods)
-    latex = table.map(lambda text: text.replace("±", r"\(\pm\)").replace("_", r"\_"))
-    latex.columns = pd.Index([str(name).replace("_", r"\_") for name in latex.columns])
+    latex = table.map(_latex)
+    latex.columns = pd.Index([_latex(str(name)) for name in latex.columns])
     texts = {
         "benchmark.md": f"{caption}\n\n{markdown(table)}",
         "benchmark.csv": table.to_csv(index=False),
-        "benchmark.tex": latex.to_latex(
-            index=False, escape=False, caption=caption.replace("_", r"\_").replace("%", r"\%")
-        ),
+        "benchmark.tex": latex.to_latex(index=False, escape=False, caption=_latex(caption)),
         "cases.csv": cases.to_csv(index=False),
     }
     for name, text in texts.items():

@@ -209,15 +209,19 @@ def _seeded(stylizer: Stylizer, seed: int) -> Iterator[None]:
 
 def choose_slices(dataset: SliceDataset, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return up to ``count`` slices with foreground, evenly spread over the data set: images and targets."""
-    items = [dataset[k] for k in range(len(dataset))]
-    labelled = [item for item in items if (item["label"].flatten(1).amax(1) != item["label"].flatten(1).amin(1)).any()]
-    chosen = labelled or items
-    step = max(1, len(chosen) // count)
-    chosen = chosen[::step][:count]
+    # Numbers first: slices of a large data set would not fit into memory together.
+    numbers = [k for k in range(len(dataset)) if _varies(dataset[k]["label"])] or list(range(len(dataset)))
+    count = min(count, len(numbers))
+    chosen = [dataset[numbers[i * len(numbers) // count]] for i in range(count)]
     return (
         torch.stack([item["image"] for item in chosen]).to(device),
         torch.stack([item["label"] for item in chosen]).to(device),
     )
+
+
+def _varies(label: Tensor) -> bool:
+    """Tell whether a target (R, H, W) has a channel of more than one value."""
+    return bool((label.flatten(1).amax(1) != label.flatten(1).amin(1)).any())
 
 
 @torch.no_grad()

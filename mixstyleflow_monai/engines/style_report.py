@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ class StyleFlowReport:
             "stylised_dice": batch_dice(self.network, rows["out of domain"], target, self.encoding),
         }
         engine.state.metrics.update(report)
-        report["levels"] = {str(level): self._level(level) for level in self.bank.levels}
+        report["levels"] = {str(level): _finite(self._level(level), level) for level in self.bank.levels}
         for module, mode in training:
             module.training = mode
         write_json(self.output_dir / "style_report.json", report)
@@ -146,8 +147,25 @@ class StyleFlowReport:
 
 
 def _spread_ratio(sampled: Tensor, real: Tensor) -> float:
-    """Return the median over channels of the ratio of standard deviations over images."""
+    """Return the median over channels of the ratio of standard deviations over images.
+
+    In double precision: without an envelope samples may be so large that their squares overflow a float.
+    """
+    sampled, real = (values.double().cpu() for values in (sampled, real))
     return float((sampled.std(0) / real.std(0).clamp_min(1e-6)).median())
+
+
+def _finite(values: Mapping[str, float], level: int) -> dict[str, float | None]:
+    """Return the numbers with None for those that are infinite or none, which JSON does not have, and warn of them."""
+    wrong = [name for name, value in values.items() if not math.isfinite(value)]
+    if wrong:
+        logger.warning(
+            "level %s: %s not finite. Its flows draw styles far outside of the training data: set clip_to_envelope to "
+            "true or lower the temperature.",
+            level,
+            ", ".join(wrong),
+        )
+    return {name: None if name in wrong else value for name, value in values.items()}
 
 
 class StylePanels:

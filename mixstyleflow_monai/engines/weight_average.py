@@ -52,7 +52,9 @@ class WeightAverage:
         self.decay = float(decay)
         self.average: AveragedModel | None = None
         if self.decay > 0.0:
-            self.average = AveragedModel(network, multi_avg_fn=self._mix, use_buffers=True)
+            # Without a device its counter would stay on the CPU, where NCCL cannot broadcast it.
+            device = next((parameter.device for parameter in network.parameters()), None)
+            self.average = AveragedModel(network, device=device, multi_avg_fn=self._mix, use_buffers=True)
             self.average.eval().requires_grad_(False)
 
     @property

@@ -83,7 +83,7 @@ class MaskedAffineCoupling(CouplingTransform):
         if hidden_factor < 1:
             raise ValueError(f"hidden_factor is {hidden_factor}, allowed are integers from 1 on.")
         for name, value in (("log_scale_bound", log_scale_bound), ("clamp", clamp)):
-            if value is not None and not (math.isfinite(value) and value > 0):
+            if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value}, allowed are finite numbers above 0, or None to switch it off.")
         hidden = hidden_factor * channels
         super().__init__(

@@ -27,14 +27,14 @@ class StyleFlow(nn.Module):
     Deviation: log-scales are bounded by tanh and samples by the envelope (see :class:`MaskedAffineCoupling`).
 
     Args:
-        channels: C, at least 2.
+        channels: C, at least 1; a single channel has no coupling and is a Gaussian.
         num_couplings: number of couplings, each with its ActNorm, >= 1.
         hidden_factor: hidden width of the coupling MLPs in units of C.
         log_scale_bound: bound of a coupling's \|log-scale\|; None for none.
         clamp: when given, log-scale and shift are clamped to +-clamp instead (25 in the official code).
         act_norm_floor: smallest standard deviation that the data-dependent start assumes.
     Raises:
-        ValueError: a value out of range, among them fewer than 2 channels.
+        ValueError: a value out of range.
     """
 
     initialized: Tensor

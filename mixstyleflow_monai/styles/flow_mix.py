@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from mixstyleflow_monai.styles.level_mix import DrawnStyle, LevelStyle, LevelStyleMix
+from mixstyleflow_monai.styles.level_mix import DrawnStyle, LevelStyle, LevelStyleMix, check_level_list
 from mixstyleflow_monai.styles.sampling import check_probability
 
 __all__ = ["PRESETS", "DrawnStyle", "FlowStyleMix", "LevelStyle", "StyleBank"]
@@ -73,14 +73,15 @@ class FlowStyleMix(LevelStyleMix):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        if isinstance(levels, int | float | str):
-            raise ValueError(f"style_levels={levels!r}: expected a list of levels, such as [2,3,4].")
+        check_level_list(levels)
         wanted = tuple(bank.levels if levels is None else levels)
         if not wanted or len(set(wanted)) != len(wanted) or not set(wanted) <= set(bank.levels):
             raise ValueError(
                 f"style_levels={list(wanted)}: expected some of {sorted(bank.levels)}, the levels that the flow bank "
                 "has, each once. Give these, or train phase 2 with the others among its levels."
             )
+        if temperatures is not None and not isinstance(temperatures, Mapping):
+            raise ValueError(f"temperatures={temperatures!r}: expected a number a level, such as {{'2':3.5,'3':2.5}}.")
         chosen = {int(level): float(t) for level, t in (temperatures or {}).items()}
         unknown = sorted(set(chosen) - set(bank.levels))
         if unknown or not all(math.isfinite(t) and t > 0 for t in chosen.values()):

@@ -25,6 +25,16 @@ NO_IMAGE_LEVEL = "z-scored images all have the same statistics, so there is no s
 """Why `IMAGE_LEVEL` does not go with z-scored images."""
 
 
+def check_level_list(levels: Any) -> None:
+    """Refuse a single number or a word in place of a list of levels.
+
+    Raises:
+        ValueError: no list.
+    """
+    if isinstance(levels, int | float | str):
+        raise ValueError(f"style_levels={levels!r}: expected a list of levels, such as [2,3,4].")
+
+
 @dataclass(frozen=True)
 class LevelStyle:
     """A style for one level: mean and std (B, C), weight (B, 1) or (B, C) in [0, 1]."""

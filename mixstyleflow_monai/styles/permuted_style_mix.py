@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mixstyleflow_monai.networks import STYLE_BATCH_NORMS, DualDecoderNet, style_batch_norm
-from mixstyleflow_monai.styles.level_mix import IMAGE_LEVEL, DrawnStyle, LevelStyle, LevelStyleMix
+from mixstyleflow_monai.styles.level_mix import IMAGE_LEVEL, DrawnStyle, LevelStyle, LevelStyleMix, check_level_list
 from mixstyleflow_monai.styles.sampling import check_probability
 from mixstyleflow_monai.styles.statistics import channel_statistics
 
@@ -63,6 +63,7 @@ class PermutedStyleMix(LevelStyleMix):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        check_level_list(levels)
         known = range(IMAGE_LEVEL + 1)
         if not levels or len(set(levels)) != len(levels) or not set(levels) <= set(known):
             raise ValueError(f"levels={list(levels)}: expected some of {list(known)}, each once.")

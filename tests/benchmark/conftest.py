@@ -44,6 +44,9 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             roles = {d: {"role": "source" if d == source else "unseen"} for d in ("site_a", "site_b", "site_c")}
             record = {"domains": roles, "source_mean_dice": 61.0, "unseen_mean_dice": 61.0 + gain}
             (folder / "evaluation.json").write_text(json.dumps(record), encoding="utf-8")
+        elif method == "phase1":
+            (folder / "models").mkdir(exist_ok=True)
+            (folder / "models" / "model.pt").write_text(f"weights of {folder}", encoding="utf-8")
         elif method == "dsu":
             print("ValueError: temperatures: too hot", file=log)
             return 1

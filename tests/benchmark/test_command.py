@@ -14,9 +14,11 @@ from typing import Any, TextIO
 import pandas as pd
 import pytest
 
-from mixstyleflow_monai.benchmark import benchmark
+from mixstyleflow_monai.benchmark import benchmark, make_plan
+from mixstyleflow_monai.benchmark.cells import Workshop
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.cli import main
+from mixstyleflow_monai.data import load_dataset
 from mixstyleflow_monai.stopping import Programs, only_one
 
 SMALL: dict[str, Any] = {
@@ -79,6 +81,84 @@ def test_failing_cell_is_told_and_the_rest_goes_on(
     assert "failed: site_a, dsu, seed 0: exit code 1: ValueError: temperatures: too hot" in shown.replace("\n", " ")
     assert list(pd.read_csv(tmp_path / "out" / "benchmark.csv")["method"]) == ["Phase I", "baseline (no styles)"]
     assert len(list((tmp_path / "out" / "cells").glob("*.json"))) == 2
+
+
+def test_failed_flows_stop_only_the_methods_that_need_them(
+    dataset: Path,
+    tmp_path: Path,
+    commands: list[list[str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretended = Programs.run
+
+    def without_flows(programs: Programs, command: list[str], log: TextIO, environment: dict[str, str]) -> int:
+        if "phase2_style_flows" in str(command):
+            print("ValueError: no flows today", file=log)
+            return 1
+        return pretended(programs, command, log, environment)
+
+    monkeypatch.setattr(Programs, "run", without_flows)
+    options = {**SMALL, "methods": "no_stylizer,mixstyleflow,big_aug", "seeds": 0}
+    assert benchmark(str(dataset), str(tmp_path / "out"), **options) == 1
+    table = pd.read_csv(tmp_path / "out" / "benchmark.csv")
+    assert list(table["method"]) == ["Phase I", "baseline (no styles)", "big_aug"]
+    shown = capsys.readouterr().out.replace("\n", "")
+    assert "no flows today" in shown
+    assert str(Path("seed0", "phase2", "log.txt")) in shown
+    assert (tmp_path / "out" / "site_a" / "seed0" / "phase2" / "log.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"), [(None, ["0", "1"]), ("2,3", ["2", "3"]), ("GPU-aa, GPU-bb", ["GPU-aa", "GPU-bb"])]
+)
+def test_each_job_has_a_gpu_of_its_own(
+    visible: str | None, expected: list[str], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    plan = make_plan(bundles_dir(), load_dataset(str(dataset)), methods=["no_stylizer"], seeds=[0])
+    workshop = Workshop(plan, {}, tmp_path, tmp_path / "cells", jobs=2)
+    assert [workshop._environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)] == expected
+
+
+def test_tracker_that_is_asked_for_is_used(
+    dataset: Path, tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    options = {**SMALL, "tracking": "mlflow", "methods": "no_stylizer", "seeds": 0}
+    asked = {"tracking_uri": "http://127.0.0.1:1", "experiment_name": "mine"}
+    assert benchmark(str(dataset), str(tmp_path / "out"), **options, **asked) == 0
+    given = [dict(zip(command[4::2], command[5::2], strict=True)) for command in commands]
+    assert given
+    assert all(of["--tracking_uri"] == "'http://127.0.0.1:1'" for of in given)
+    assert all(of["--experiment_name"] == "'mine'" for of in given)
+    del commands[:]
+    assert benchmark(str(dataset), str(tmp_path / "out"), **options) == 0
+    assert commands == []
+
+
+def test_cells_from_another_phase_one_or_train_json_are_told(
+    dataset: Path, tmp_path: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {**SMALL, "seeds": 0}
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert benchmark(str(dataset), str(first), **options, methods="no_stylizer") == 0
+    assert "note:" not in capsys.readouterr().out
+    for path in (first / "cells").glob("*phase1*"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({**record, "train_configs": {"1": "0" * 64}}))
+    options["reuse"] = str(first / "cells")
+    assert benchmark(str(dataset), str(second), **options, methods="no_stylizer,mix_style") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "note: site_a, seed 0: not from the same training of Phase I (phase1, no_stylizer against mix_style)" in shown
+    )
+    assert "note: trained with another train.json than today's: site_a, phase1, seed 0" in shown
+    assert "not from the same training" in (second / "benchmark.md").read_text()
 
 
 def test_cells_of_another_folder_are_reused(dataset: Path, tmp_path: Path, commands: list[list[str]]) -> None:
@@ -210,6 +290,13 @@ def test_dry_run_trains_nothing_and_counts_steps(
     assert "in all 42 steps of Phase I and 84 of methods" in shown
     assert "about 1.1 hours" in shown
     assert commands == []
+    assert benchmark(str(dataset), str(tmp_path / "out"), **{**options, "methods": "no_stylizer", "seeds": 0}) == 0
+    capsys.readouterr()
+    assert benchmark(str(dataset), str(tmp_path / "out"), dry_run=True, **options) == 0
+    shown = capsys.readouterr().out
+    assert "5 cells to train" in shown
+    assert "from 3 trainings of Phase I; 1 more are finished." in shown
+    assert "in all 42 steps of Phase I and 70 of methods" in shown
 
 
 @pytest.mark.parametrize(
@@ -223,6 +310,24 @@ def test_dry_run_trains_nothing_and_counts_steps(
         ({"reuse": "nowhere/cells"}, r"--reuse nowhere/cells: no such folder\. Give the cells/ folder"),
         ({"image_size": [40, 40]}, r"image_size=\[40, 40\]: expected two multiples of 16 .* Use \[48, 48\]"),
         ({"phase3:style_per": "volume"}, r"style_per='volume'"),
+        ({"phase3:alpha": -1.0, "methods": "no_stylizer,mix_style"}, r"alpha=-1\.0"),
+        ({"phase3:probability": 2.0, "methods": "dsu"}, r"probability=2\.0"),
+        ({"phase3:style_levels": [9], "methods": "permuted_styles"}, r"levels=\[9\]: expected some of"),
+        ({"phase3:style_levels": 5, "methods": "permuted_styles"}, r"style_levels=5: expected a list"),
+        ({"phase3:temperatures": {"9": 1.0}}, r"temperatures=\{9: 1\.0\}: expected positive numbers for levels"),
+        ({"phase3:temperatures": 3.5}, r"temperatures=3\.5: expected a number a level"),
+        ({"phase3:style_levels": [2, 2]}, r"style_levels=\[2, 2\]: .* each once"),
+        ({"phase2:levels": [2, 3, 4, 6]}, r"levels=\[2, 3, 4, 6\]: expected some of 0"),
+        ({"phase2:clip_to_envelope": "nope"}, r"clip_to_envelope='nope': expected true or false"),
+        ({"phase2:log_scale_bound": "null"}, r"log_scale_bound is null, allowed are finite numbers above 0, or None"),
+        ({"intensity": "z_score", "methods": "no_stylizer,big_aug"}, r"BigAug with intensity='z_score'"),
+        (
+            {"intensity": "z_score", "methods": "permuted_flow_and_image_styles"},
+            r"style_levels=\[2, 3, 4, 5\] with intensity='z_score'",
+        ),
+        ({"stylizer#probability": 0.3}, r"--stylizer#probability: is decided by the benchmark"),
+        ({"train#trainer#max_epochs": 2}, r"--train#trainer#max_epochs: is decided by the benchmark"),
+        ({"run_name": "mine"}, r"--run_name: is decided by the benchmark"),
         (
             {"phase3:selection": "best_stylized", "methods": "mixstyleflow,dsu"},
             r"selection_stylizer, which is null.*overlay best_stylized\.json",

@@ -78,6 +78,53 @@ def test_method_that_trains_longer_is_refused(description: DatasetDescription, t
         plan_of(description, root, methods=["long"])
 
 
+@pytest.mark.parametrize("key", ["train#trainer#max_epochs", "optimizer", "reconstruction_weight", "amp"])
+def test_method_on_another_footing_is_refused(key: str, description: DatasetDescription, tmp_path: Path) -> None:
+    root = tmp_path / "bundles"
+    shutil.copytree(bundles_dir(), root, ignore=shutil.ignore_patterns("models", "checkpoints"))
+    path = root / PHASE_BUNDLES[3] / "configs" / "methods" / "own.json"
+    path.write_text(json.dumps({"method": "own", key: 9}), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"own\.json: a method may not set {key}"):
+        plan_of(description, root, methods=["own"])
+
+
+@pytest.mark.parametrize("method", ["mix_style", "big_aug", "max_style"])
+@pytest.mark.parametrize("overlay", ["image_styles", "presets/paper"])
+def test_overlay_of_flow_styles_does_not_change_other_methods(
+    overlay: str, method: str, description: DatasetDescription
+) -> None:
+    with pytest.raises(ValueError, match=rf"--overlay {overlay}: sets probability to 1\.0 .* and {method} would"):
+        plan_of(description, methods=[method], overlays=[overlay])
+    ours = ["no_stylizer", "mixstyleflow", "permuted_styles", "rand_conv", "flow_styles_and_big_aug"]
+    plan_of(description, methods=ours, overlays=[overlay])
+    plan_of(description, methods=[method], overlays=["demo", "presets/official"])
+
+
+def test_seeds_count_once_and_tracking_decides_no_result(description: DatasetDescription) -> None:
+    plain = plan_of(description, seeds=[0, 1, 0])
+    assert plain.seeds == [0, 1]
+    assert len(plain.cells) == len(set(plain.cells)) == 6
+    tracked = plan_of(description, overrides={phase: {"tracking_uri": "http://host"} for phase in (1, 2, 3)})
+    assert [plain.cell_hash(cell) for cell in plain.cells] == [tracked.cell_hash(cell) for cell in plain.cells]
+
+
+def test_train_json_is_known_by_its_hash(description: DatasetDescription, tmp_path: Path) -> None:
+    root = tmp_path / "bundles"
+    shutil.copytree(bundles_dir(), root, ignore=shutil.ignore_patterns("models", "checkpoints"))
+    plan = plan_of(description, root)
+    cells = {method: Cell(description.source_domain, method, 0) for method in plan.methods}
+    before = {method: plan.train_configs(cell) for method, cell in cells.items()}
+    assert {method: sorted(of) for method, of in before.items()} == {
+        "phase1": ["1"],
+        "no_stylizer": ["1", "3"],
+        "mixstyleflow": ["1", "2", "3"],
+    }
+    path = root / PHASE_BUNDLES[2] / "configs" / "train.json"
+    path.write_text(path.read_text().replace('"noise_std": 0.05', '"noise_std": 0.1'))
+    changed = {method for method, cell in cells.items() if plan.train_configs(cell) != before[method]}
+    assert changed == {"mixstyleflow"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -106,5 +153,10 @@ def test_preset_has_the_papers_steps_and_methods_that_exist(name: str, descripti
     phases = [plan.settings(phase) for phase in (1, 2, 3)]
     assert [settings["max_epochs"] for settings in phases] == [600, 100, 1600 if name == "paper-prostate" else 100]
     assert phases[2]["learning_rate"] == (1e-4 if name == "paper-prostate" else 1e-3)
-    assert phases[2]["stylized_output"] == "decoded"
+    paper = plan.settings(3, "paper_styles")
+    assert (paper["stylized_output"], paper["probability"], paper["weight_law"]) == ("decoded", 1.0, "uniform")
+    assert "paper_styles" in plan.methods
+    assert "mixstyleflow" not in plan.methods
+    for rival in ("mix_style", "dsu", "efd_mix", "tri_d", "max_style"):
+        assert plan.settings(3, rival)["probability"] == 0.5
     assert phases[0]["image_size"] == ([384, 384] if name == "paper-prostate" else [512, 512])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
-from mixstyleflow_monai.benchmark.tables import difference, method_table
+from mixstyleflow_monai.benchmark.tables import difference, markdown, method_table, write_tables
 
 
 def cell(method: str, seed: int, unseen: float) -> list[dict[str, object]]:
@@ -32,3 +34,16 @@ def test_a_difference_over_fewer_seeds_than_its_row_says_so() -> None:
     assert difference(cases, "a", "c") == "+10.0 [+10.0, +10.0] (1 seed)"
     assert difference(cases, "c", "a") == "-10.0 [-10.0, -10.0]"
     assert difference(cases, "a", "d") == "-"
+
+
+def test_names_of_domains_may_hold_what_latex_and_markdown_read_as_commands(tmp_path: Path) -> None:
+    cases = pd.DataFrame([*cell("a_1", 0, 60.0), *cell("b", 0, 50.0)])
+    cases["domain"] = cases["domain"].replace({"far": r"B & C | 50% #1 $x_2 {\n} ~^"})
+    table = write_tables(cases, ["a_1", "b"], tmp_path, "at 5 % & more")
+    lines = (tmp_path / "benchmark.tex").read_text().splitlines()
+    (header,) = [line for line in lines if line.startswith("source")]
+    assert r"B \& C | 50\% \#1 \$x\_2 \{\textbackslash{}n\} \textasciitilde{}\textasciicircum{}" in header
+    columns = header.replace(r"\&", "").count("&") + 1
+    assert columns == len(table.columns)
+    assert any(r"\caption{at 5 \% \& more}" in line for line in lines)
+    assert {line.replace(r"\|", "").count("|") for line in markdown(table).splitlines()} == {len(table.columns) + 1}

@@ -60,7 +60,7 @@ def test_tables_need_finished_cells_alone(tmp_path: Path) -> None:
     assert "61.5 ± 0.7" in rows["baseline (no styles)"]
     assert "28.5" in rows["baseline (no styles)"]  # the gap
     assert "+20.0" in rows["mixstyleflow"]
-    assert "2.5 hours of training" in text
+    assert "2.5 hours of the methods' own trainings" in text
     assert list(finished(cells)) == [("discs", 1.0)]
 
 

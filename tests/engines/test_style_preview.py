@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,18 @@ def test_only_slices_with_foreground_are_chosen(dataset: SliceDataset) -> None:
     images, target = choose_slices(dataset, 3, torch.device("cpu"))
     assert images.shape == (3, 1, 32, 32)
     assert bool(target.flatten(1).any(1).all())
+
+
+@pytest.mark.parametrize(("total", "count", "last"), [(31, 16, 29), (47, 16, 44), (5, 16, 4), (16, 16, 15)])
+def test_slices_are_spread_over_the_whole_data_set(total: int, count: int, last: int) -> None:
+    label = torch.eye(2)[None]
+    items = [{"image": torch.full((1, 2, 2), float(k)), "label": label} for k in range(total)]
+    images, _ = choose_slices(items, count, torch.device("cpu"))  # type: ignore[arg-type]
+    numbers = [int(value) for value in images[:, 0, 0, 0]]
+    assert len(numbers) == min(total, count) == len(set(numbers))
+    assert (numbers[0], numbers[-1]) == (0, last)
+    gaps = [b - a for a, b in pairwise(numbers)]
+    assert max(gaps) - min(gaps) <= 1
 
 
 def test_dice_of_perfect_and_of_empty_predictions() -> None:

@@ -91,3 +91,25 @@ def test_panels_are_named_by_number_cases_and_seed(
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert [title[:3] for title in titles[0]] == [case[:3] for case in cases.get("case_id", [])]
     assert all(len(title) <= 22 for title in titles[0])
+
+
+def test_numbers_that_are_none_are_written_as_null_and_told(
+    tmp_path: Path,
+    dataset: SliceDataset,
+    network: DualDecoderNet,
+    stylizer: FlowStyleMix,
+    statistics: dict[int, tuple[Tensor, Tensor]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    far = torch.full((1000, 32), 1e30)
+    far[::2] *= -1  # whose squares are beyond a float
+    monkeypatch.setattr(StyleFlowBank, "sample", lambda *_, **__: (far, far * float("inf")))
+    bank, encoding = stylizer.bank, RegionEncoding({"blob": [1]})
+    handler = StyleFlowReport(bank, network, dataset, encoding, tmp_path, statistics=statistics)
+    level = style_report._finite(handler._level(2), 2)
+    assert level["spread_of_means_temperature_1"] is not None
+    assert level["spread_of_means_temperature_1"] > 1e29
+    assert level["spread_of_stds_temperature_1"] is None
+    assert "level 2: spread_of_stds_temperature_1" in caplog.text
+    assert "clip_to_envelope" in caplog.text

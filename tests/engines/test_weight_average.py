@@ -190,3 +190,11 @@ def test_average_is_the_same_in_all_processes(tmp_path: Path) -> None:
             # Between two epochs, statistics are each process's own; the average is that of their mean.
             means = [(a[name] + b[name]) / 2 for a, b in zip(first["seen"][1:], second["seen"][1:], strict=True)]
             torch.testing.assert_close(found, torch.einsum("k,k...->...", shares, torch.stack(means)))
+
+
+def test_every_tensor_of_the_average_is_on_the_networks_device() -> None:
+    """NCCL broadcasts nothing that is on the CPU, the counter of the average included."""
+    averaging = WeightAverage(small_network().to("meta"), 0.9)
+    tensors = averaging.checkpointed["average"].state_dict()
+    assert "n_averaged" in tensors
+    assert {tensor.device.type for tensor in tensors.values()} == {"meta"}

@@ -123,6 +123,7 @@ def test_levels_are_active_as_often_as_with_flows() -> None:
     ("settings", "message"),
     [
         ({"levels": [6]}, r"levels=\[6\]: expected some of \[0, 1, 2, 3, 4, 5\]"),
+        ({"levels": 5}, r"style_levels=5: expected a list of levels"),
         ({"levels": []}, r"levels=\[\]"),
         ({"levels": [2, 2]}, "each once"),
         ({"batch_norm": "eval"}, r"style_batch_norm='eval': expected one of \('batch', 'running'\)"),
