@@ -13,6 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mixstyleflow_monai.processes import world_size
 
 STYLE_BATCH_NORMS = ("batch", "running")
+_RUNNING = ("running_mean", "running_var")
+_ASIDE = "_running_statistics_put_aside"
 
 
 @contextmanager
@@ -31,7 +33,8 @@ def untracked_batch_norm(network: nn.Module, *, freeze_affine: bool = False) -> 
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     before = [(norm, norm.training, norm.track_running_stats) for norm in norms]
-    buffers = [(norm, name, norm._buffers[name]) for norm in norms for name in ("running_mean", "running_var")]
+    buffers = [(norm, name, norm._buffers[name]) for norm in norms for name in _RUNNING]
+    outermost = [norm for norm in norms if _ASIDE not in norm.__dict__]
     affine = [p for norm in norms for p in (norm.weight, norm.bias) if p is not None and p.requires_grad]
     try:
         for norm in norms:
@@ -41,7 +44,8 @@ def untracked_batch_norm(network: nn.Module, *, freeze_affine: bool = False) -> 
             if isinstance(norm, nn.SyncBatchNorm) and world_size() == 1:
                 # In eval mode and without buffers it uses batch statistics, and does not wait for other processes.
                 norm.eval()
-                norm._buffers.update(running_mean=None, running_var=None)
+                norm.__dict__.setdefault(_ASIDE, {name: norm._buffers[name] for name in _RUNNING})
+                norm._buffers.update(dict.fromkeys(_RUNNING))
         if freeze_affine:
             for parameter in affine:
                 parameter.requires_grad_(False)
@@ -52,6 +56,8 @@ def untracked_batch_norm(network: nn.Module, *, freeze_affine: bool = False) -> 
             norm.track_running_stats = tracking
         for norm, name, buffer in buffers:
             norm._buffers[name] = buffer
+        for norm in outermost:
+            norm.__dict__.pop(_ASIDE, None)
         if freeze_affine:
             for parameter in affine:
                 parameter.requires_grad_(True)
@@ -80,14 +86,18 @@ def running_batch_norm(network: nn.Module) -> Iterator[None]:
     Args:
         network: module whose batch norms are switched; their mode is restored on leaving.
     """
-    before = [(module, module.training) for module in network.modules() if isinstance(module, _BatchNorm)]
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    before = [(norm, norm.training, {name: norm._buffers[name] for name in _RUNNING}) for norm in norms]
     try:
-        for norm, _ in before:
+        for norm in norms:
             norm.eval()
+            # Those that an enclosing `untracked_batch_norm` took away.
+            norm._buffers.update(norm.__dict__.get(_ASIDE, {}))
         yield
     finally:
-        for norm, training in before:
+        for norm, training, buffers in before:
             norm.training = training
+            norm._buffers.update(buffers)
 
 
 @contextmanager

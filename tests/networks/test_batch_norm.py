@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
+from mixstyleflow_monai.networks import DualDecoderNet, running_batch_norm, untracked_batch_norm
 from mixstyleflow_monai.networks.batch_norm import SeparateAffine, instance_norm
 
 
@@ -57,6 +57,32 @@ def test_batch_norm_over_processes_is_the_ordinary_one_in_a_single_process() -> 
     assert modes(net) == mode
     assert before.keys() == dict(net.named_buffers()).keys()
     assert all(torch.equal(buffer, before[name]) for name, buffer in net.named_buffers())
+
+
+@pytest.mark.parametrize("over_processes", [False, True])
+def test_inner_block_decides_which_statistics_are_used(over_processes: bool) -> None:
+    """MaxStyle's search is inside of a block on batch statistics, and its objective that of the hard pass."""
+    net = DualDecoderNet().train()
+    x = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    net(x + torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(1)))  # running statistics of another batch
+    if over_processes:
+        net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    before, mode = copy.deepcopy(dict(net.named_buffers())), modes(net)
+    with torch.no_grad():
+        running = copy.deepcopy(net).eval()(x)
+        with untracked_batch_norm(net):
+            batch = net(x)
+            with running_batch_norm(net):
+                assert torch.equal(net(x), running)
+                with untracked_batch_norm(net):
+                    assert torch.equal(net(x), batch)
+                assert torch.equal(net(x), running)
+            assert torch.equal(net(x), batch)
+    assert not torch.allclose(running, batch)
+    assert modes(net) == mode
+    assert before.keys() == dict(net.named_buffers()).keys()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in net.named_buffers())
+    assert not [module for module in net.modules() if "_running_statistics_put_aside" in vars(module)]
 
 
 def test_other_modules_keep_their_mode() -> None:
