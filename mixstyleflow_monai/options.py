@@ -102,6 +102,7 @@ def check_settings(
         ValueError: a value that a part refuses.
     """
     from mixstyleflow_monai.data import Task
+    from mixstyleflow_monai.data.case_checks import check_data_range
     from mixstyleflow_monai.engines.schedules import check_schedule
     from mixstyleflow_monai.losses import SegmentationLoss
 
@@ -113,7 +114,9 @@ def check_settings(
         SegmentationLoss(settings["activation"], settings["loss"])
         given = {name: settings[name] for name in TASK_SETTINGS}
         if not any(map(is_expression, given.values())):
-            Task.from_dataset(description, given.pop("image_size"), **given)
+            task = Task.from_dataset(description, given.pop("image_size"), **given)
+            if task.intensity == "data_range":
+                check_data_range(description)
     elif phase == 2:
         _check_flows(settings)
     else:

@@ -17,6 +17,7 @@ import pandas as pd
 from mixstyleflow_monai import bundle_paths
 from mixstyleflow_monai.artifacts import atomic_path, differences, manifest_path, read_manifest, sha256_file, write_json
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
+from mixstyleflow_monai.data.dataset_description import SPLITS
 from mixstyleflow_monai.options import (
     check_image_level,
     check_loss,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 BASELINE = "no_stylizer"
+# What a run may go on with differently: where and in what portions it computes, and how often it shows or saves.
+RESOURCE_IDS = ("device", "cache_rate", "preview_interval", "checkpoint_interval")
 # Configuration ids that say how a run is tracked, and not what it computes.
 TRACKING_IDS = ("tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0")
 
@@ -214,7 +217,7 @@ def _request(
         "seed": seed,
         "overlay": list(overlays),
         **{
-            f"phase {phase}": {name: value for name, value in values.items() if name not in TRACKING_IDS}
+            f"phase {phase}": {n: value for n, value in values.items() if n not in (*TRACKING_IDS, *RESOURCE_IDS)}
             for phase, values in by_phase.items()
         },
         **{f"SHA-256 of {f.relative_to(root).as_posix()}": sha256_file(f) for f in files if f.is_file()},
@@ -305,7 +308,10 @@ def _evaluate(
     record_path = folder / "evaluation.json"
     if record_path.is_file():
         record = json.loads(record_path.read_text(encoding="utf-8"))
-        if record["model_sha256"] == sha256_file(folder / step.artifact) and record["dataset_sha256"] == dataset_sha256:
+        same_model = record["model_sha256"] == sha256_file(folder / step.artifact)
+        # Someone may have evaluated another split in this folder since.
+        tested = record.get("split", SPLITS[-1]) == SPLITS[-1]
+        if same_model and tested and record["dataset_sha256"] == dataset_sha256:
             return
     configs = root / PHASE_BUNDLES[step.phase] / "configs"
     with _phase_run(whole, folder) as options:
@@ -316,6 +322,7 @@ def _evaluate(
                 "output_dir": str(folder),
                 "bundle_root": step.overrides["bundle_root"],
                 "show_table": False,
+                **{name: step.overrides[name] for name in ("device",) if name in step.overrides},
                 **options,
             },
         )
@@ -338,12 +345,12 @@ def _run_bundle(files: list[str], settings: dict[str, Any]) -> None:
 
 def _collect(out: Path, whole: WholeRun | None = None) -> None:
     """Join the evaluations of all trainings in this folder and print them side by side."""
-    from mixstyleflow_monai.evaluation import print_table
+    from mixstyleflow_monai.evaluation import print_table, read_cases
 
     names = [name for name in ("phase1", "phase3", "baseline") if (out / name / "evaluation.json").is_file()]
     records = [json.loads((out / name / "evaluation.json").read_text(encoding="utf-8")) for name in names]
     tables = [
-        pd.read_csv(out / name / "evaluation.csv").assign(method=record.get("method", ""))
+        read_cases(out / name / "evaluation.csv").assign(method=record.get("method", ""))
         for name, record in zip(names, records, strict=True)
     ]
     write_json(out / "evaluation.json", records)

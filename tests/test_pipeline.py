@@ -176,12 +176,39 @@ def test_path_that_monai_would_change_is_refused(dataset_dir: Path, tmp_path: Pa
     assert not (tmp_path / "run #2").exists()
 
 
-def test_how_a_run_is_tracked_is_no_part_of_what_was_asked_for(dataset_dir: Path, tmp_path: Path) -> None:
-    plain, tracked = (
+def test_how_a_run_is_tracked_and_where_it_computes_is_no_part_of_what_was_asked_for() -> None:
+    plain, tracked, moved, other = (
         pipeline._request(bundles_dir(), "abc", 0, (), overrides_by_phase(bundles_dir(), options, pipeline.run))
-        for options in ({"seed": 3}, {"seed": 3, "experiment_name": "mine", "tracking_uri": "sqlite:///x.db"})
+        for options in (
+            {"seed": 3},
+            {"seed": 3, "experiment_name": "mine", "tracking_uri": "sqlite:///x.db"},
+            {"seed": 3, "device": "cuda:1", "phase3:cache_rate": 0.2, "preview_interval": 3},
+            {"seed": 3, "batch_size": 4},
+        )
     )
-    assert plain == tracked
+    assert plain == tracked == moved
+    assert plain != other
+
+
+@pytest.mark.slow
+def test_evaluation_of_another_split_is_made_anew_on_the_device_of_the_run(
+    finished: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    path = copy / "phase3" / "evaluation.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "split": "validation"}))
+    ran: list[tuple[str, Any]] = []
+    original = pipeline._run_bundle
+
+    def spy(files: list[str], settings: dict[str, Any]) -> None:
+        ran.append((f"{Path(settings['output_dir']).name}/{Path(files[0]).stem}", settings.get("device")))
+        original(files, settings)
+
+    monkeypatch.setattr(pipeline, "_run_bundle", spy)
+    pipeline.run(str(dataset_dir), str(copy), seed=3, baseline=True, device="cpu", **SMALL)
+    assert ran == [("phase3/evaluate", "cpu")]
+    assert json.loads(path.read_text())["split"] == "test"
 
 
 def test_error_inside_a_configuration_is_shown_without_its_wrapping(

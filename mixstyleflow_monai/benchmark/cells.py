@@ -21,6 +21,7 @@ from mixstyleflow_monai.benchmark.data import source_name
 from mixstyleflow_monai.benchmark.plan import PHASE_ONE, PHASE_TWO, TRACKING_SETTINGS, Cell, Plan
 from mixstyleflow_monai.benchmark.records import CONFIGS, START, find_record, read_object, write_record
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
+from mixstyleflow_monai.data.dataset_description import SPLITS
 from mixstyleflow_monai.stopping import Programs, signals_as_exit
 from mixstyleflow_monai.tracking import embedded_store
 
@@ -183,13 +184,17 @@ class Workshop:
         path = folder / "evaluation.json"
         if path.is_file():
             try:
-                model = read_object(path, "an evaluation", "").get("model_sha256")
+                record = read_object(path, "an evaluation", "")
+                # Someone may have evaluated another split in this folder since.
+                model = record.get("model_sha256") if record.get("split", SPLITS[-1]) == SPLITS[-1] else None
             except ValueError:  # damaged: it is written anew
                 model = None
             if model is not None and model == sha256_file(folder / "models" / "model.pt"):
                 return
-        configs = self.plan.root / PHASE_BUNDLES[1 if cell.method == PHASE_ONE else 3] / "configs"
-        options = {"dataset_dir": str(self.datasets[cell.source]), "show_table": False}
+        phase = 1 if cell.method == PHASE_ONE else 3
+        device = {key: value for key, value in self.plan.overrides[phase].items() if key == "device"}
+        options = {"dataset_dir": str(self.datasets[cell.source]), "show_table": False, **device}
+        configs = self.plan.root / PHASE_BUNDLES[phase] / "configs"
         self._bundle(cell, [configs / "evaluate.json"], options, slot)
 
     def _bundle(self, cell: Cell, files: list[Path], options: Mapping[str, Any], slot: int) -> None:

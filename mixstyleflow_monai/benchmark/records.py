@@ -13,6 +13,7 @@ import pandas as pd
 from mixstyleflow_monai.artifacts import git_commit, software_versions, write_json
 from mixstyleflow_monai.benchmark.plan import Cell, Plan
 from mixstyleflow_monai.data.schema_checks import schema_problems
+from mixstyleflow_monai.evaluation import read_cases
 
 START = "phase1_sha256"
 """Of the weights that the training started from, Phase I's."""
@@ -56,7 +57,7 @@ def write_record(folder: Path, plan: Plan, cell: Cell, evaluated: Path, facts: M
             `START` and `CONFIGS`.
     """
     evaluation = json.loads((evaluated / "evaluation.json").read_text(encoding="utf-8"))
-    cases = pd.read_csv(evaluated / "evaluation.csv", dtype={"case_id": str, "domain": str, "region": str})
+    cases = read_cases(evaluated / "evaluation.csv")
     dice: dict[str, dict[str, dict[str, float]]] = {}
     for row in cases.to_dict("records"):
         regions = dice.setdefault(str(row["domain"]), {})

@@ -17,8 +17,10 @@ from mixstyleflow_monai.data.file_faults import (
     Fault,
     has_place,
     is_volume,
+    load_volume,
     open_picture,
     picture_faults,
+    tiff_faults,
     unreadable,
     volume_faults,
 )
@@ -64,6 +66,39 @@ def check_images(datalist: Sequence[Mapping[str, Any]], channels: int) -> None:
     raise_problems("images to segment", problems)
 
 
+def check_data_range(description: DatasetDescription) -> DatasetDescription:
+    """Return the data set if `ScaleDataRanged` can scale its images, as far as their types tell it.
+
+    Only pictures of numbers with no range of their own are read, and no volume.
+
+    Raises:
+        ValueError: lists the cases whose values cannot be scaled by their type.
+    """
+    problems = []
+    for case in description.cases:
+        if is_volume(case.image):
+            kind = load_volume(case.image).get_data_dtype()
+            told = f"has values of type {kind}" if kind.kind in "iu" and kind not in (np.uint8, np.uint16) else ""
+        else:
+            told = _out_of_range(case.image)
+        if told:
+            problems.append(f"case {case.id}, {case.image}: {told}")
+    remedy = 'no data range scales these to [0, 1]: set intensity to "slice_range" or to a window such as [0,255]'
+    raise_problems(description.path, [f"{problem}; {remedy}" for problem in problems])
+    return description
+
+
+def _out_of_range(path: Path) -> str:
+    """Say what range the values of a picture have, if they have none by type and leave that of the default."""
+    with open_picture(path) as image:
+        top = {"F": 1.0, "I": 65535.0}.get(image.mode)
+        if top is None:
+            return ""
+        values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    return "" if 0 <= low <= high <= top else f"has values from {low:g} to {high:g}"
+
+
 def image_faults(path: Path, channels: int) -> list[Fault]:
     """List what the header of an image has wrong for a network.
 
@@ -80,7 +115,7 @@ def image_faults(path: Path, channels: int) -> list[Fault]:
     try:
         with open_picture(path) as image:
             bands, mode = len(image.getbands()), image.mode
-            faults = picture_faults(path, image)
+            faults = picture_faults(path, image) or tiff_faults(path, image)
     except Exception as error:  # whatever a reader raises, the file is at fault
         return [unreadable(path, error)]
     if bands != channels and not faults:
@@ -110,7 +145,7 @@ def _picture_faults(case: Case, channels: int) -> list[Fault]:
     for path, is_label in ((case.image, False), (case.label, True)):
         try:
             with open_picture(path) as image:
-                faults += picture_faults(path, image, is_label=is_label)
+                faults += picture_faults(path, image, is_label=is_label) or tiff_faults(path, image)
                 bands, mode = len(image.getbands()), image.mode
                 sizes.append(image.size)
         except Exception as error:  # whatever a reader raises, the file is at fault

@@ -301,6 +301,10 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
             yield image
 
 
+# Of the TIFF tag that says what the values mean.
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+
+
 def picture_faults(path: Path, image: Image.Image, *, is_label: bool = False) -> list[Fault]:
     """List what the header of an opened 2-D file has wrong."""
     frames = getattr(image, "n_frames", 1)
@@ -317,6 +321,23 @@ def picture_faults(path: Path, image: Image.Image, *, is_label: bool = False) ->
         text = f"is stored turned or mirrored (EXIF orientation {turned}, expected 1), which programs treat differently"
         remedy = "save it upright (such as `magick IN -auto-orient OUT`), and see in `preview` that its label fits"
         return [Fault(path, text, remedy)]
+    return []
+
+
+def tiff_faults(path: Path, image: Image.Image) -> list[Fault]:
+    """List what in an opened TIFF file programs read differently; other formats have nothing of it.
+
+    Here, data preparation reads with Pillow, and training with ITK, which takes white as 0 for the opposite, makes
+    colours of 1 bit and refuses indices.
+    """
+    if image.format != "TIFF":
+        return []
+    remedy = "save it as PNG, or as TIFF of 8 or 16 bits with black as 0"
+    if image.mode in ("1", "P", "PA"):
+        kind = "1 bit a pixel" if image.mode == "1" else "indexed colours"
+        return [Fault(path, f"is a TIFF file of {kind}, which programs read differently", remedy)]
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        return [Fault(path, "is a TIFF file with white as 0, which programs read as it is or inverted", remedy)]
     return []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,11 @@ from monai.data import NibabelWriter, PILWriter
 from monai.transforms import Compose, SaveImaged
 from torch.utils.data import Dataset
 
-from mixstyleflow_monai.artifacts import atomic_path
+from mixstyleflow_monai.artifacts import atomic_path, write_json
 from mixstyleflow_monai.data.dataset_description import load_dataset
+
+SOURCES = "label_map_sources.json"
+"""In a folder of label maps: the image of each, by the label map's place below the folder."""
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
@@ -29,8 +33,8 @@ def inference_datalist(
     """Return the images to segment as a MONAI datalist.
 
     Args:
-        images: a file, a folder (read recursively), a glob pattern, or a list of files; None for the test cases of
-            the data set.
+        images: a file, a folder (read recursively, without hidden files and label maps that inference wrote), a glob
+            pattern, or a list of files; None for the test cases of the data set.
         dataset_dir: data set that is used where ``images`` is None.
         source_only: take only the source domain's test cases of the data set.
 
@@ -45,12 +49,14 @@ def inference_datalist(
     if isinstance(images, str | os.PathLike):
         path = Path(images)
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.is_file() and _is_image(p))
+            written = _label_maps(path)
+            found = (p for p in path.rglob("*") if p.is_file() and _is_image(p))
+            files = sorted(p for p in found if p not in written and not _is_hidden(path, p))
         elif path.is_file():
             files = [path]
         else:
-            found = Path(path.anchor or ".").glob(str(path.relative_to(path.anchor) if path.anchor else path))
-            files = sorted(p for p in found if p.is_file())
+            matching = Path(path.anchor or ".").glob(str(path.relative_to(path.anchor) if path.anchor else path))
+            files = sorted(p for p in matching if p.is_file())
     else:
         files = [Path(p) for p in images]
     if not files:
@@ -87,6 +93,16 @@ def _suffix(path: Path) -> str:
 
 def _without_suffix(path: Path) -> str:
     return os.path.abspath(path)[: -len(_suffix(path))]
+
+
+def _is_hidden(folder: Path, path: Path) -> bool:
+    """Tell files that start with a dot below a folder, such as those of macOS and of a run that was killed."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _label_maps(folder: Path) -> set[Path]:
+    """Return the label maps that `SaveLabeld` wrote somewhere below a folder."""
+    return {record.parent / name for record in folder.rglob(SOURCES) for name in json.loads(record.read_bytes())}
 
 
 def _is_image(path: Path) -> bool:
@@ -147,12 +163,18 @@ class AtomicPILWriter(PILWriter):
 class SaveLabeld(SaveImaged):
     """Save integer label maps, uint8, as NIfTI (volumes) or PNG (images), named ``<image>_seg``.
 
+    Beside them, `SOURCES` tells the image of each. A label map of another image, which an earlier call wrote under the
+    same name, is not replaced.
+
     A subclass of MONAI's transform, so that MONAI Label, which saves results itself, knows to leave it out.
 
     Args:
         keys: label maps (1, H, W[, D]) with the metadata of their image.
         output_dir: folder to write to.
         data_root_dir: folders of the image below this one are repeated below ``output_dir``.
+
+    Raises:
+        ValueError: the file to write is the label map of another image.
     """
 
     def __init__(self, keys: Any, output_dir: str | os.PathLike[str], data_root_dir: str = "") -> None:
@@ -167,8 +189,23 @@ class SaveLabeld(SaveImaged):
         }
         super().__init__(keys, output_ext=".nii.gz", writer=AtomicNibabelWriter, **settings)
         self.planar = SaveImaged(keys, output_ext=".png", writer=AtomicPILWriter, **settings)
+        self.sources = Path(output_dir) / SOURCES
 
     def __call__(self, data: Any) -> Any:
         """Write the label maps of one item."""
         key = next(iter(self.keys))
-        return self.planar(data) if data[key].ndim == 3 else super().__call__(data)
+        planar = data[key].ndim == 3
+        source = os.path.abspath(str(data[key].meta["filename_or_obj"]))
+        target = (self.planar if planar else self).saver.folder_layout.filename(subject=source)
+        name = Path(os.path.relpath(target, self.sources.parent)).as_posix()
+        known = json.loads(self.sources.read_text(encoding="utf-8")) if self.sources.is_file() else {}
+        other = known.get(name, source)
+        if other != source and os.path.exists(target):
+            raise ValueError(
+                f"{target}: is the label map of {other}, and that of {source} would replace it. Give another "
+                "--output_dir, or segment both images in one call."
+            )
+        if name not in known or other != source:
+            # Before the label map itself, so that an interruption leaves none without its source.
+            write_json(self.sources, {**known, name: source})
+        return self.planar(data) if planar else super().__call__(data)

@@ -95,18 +95,39 @@ class RegionEncoding:
         # A tensor product over the channel dimension: a region's probability is the sum of its classes'.
         return torch.einsum("bc...,ck->bk...", classes, self.membership.to(classes))
 
-    def label_map(self, probabilities: Tensor) -> Tensor:
-        """Return the most probable label map, uint8 (1, ...), of region probabilities (K, ...).
+    def channel_probabilities(self, logits: Tensor) -> Tensor:
+        """Return a probability for each channel (B, out_channels, ...) of logits: of regions, or of exclusive classes.
 
-        Each class is scored by the product of p over the regions it lies in and 1 - p over the others, so nested
-        regions are resolved without a rule of their own. With one region this is p > 0.5.
+        This is what `label_map` takes. From region probabilities alone those of classes cannot be had back.
         """
+        return torch.sigmoid(logits) if self.activation == "sigmoid" else torch.softmax(logits, dim=1)
+
+    def label_map(self, probabilities: Tensor) -> Tensor:
+        """Return the most probable label map, uint8 (1, ...), of `channel_probabilities` (out_channels, ...).
+
+        Exclusive classes (softmax): the most probable one. Regions (sigmoid): each class is scored by the product of p
+        over the regions it lies in and 1 - p over the others, so nested regions are resolved without a rule of their
+        own. With one region this is p > 0.5.
+
+        Raises:
+            ValueError: probabilities that are not numbers, whose label map would be background without a word.
+        """
+        if not bool(torch.isfinite(probabilities).all()):
+            raise ValueError(
+                "label map: the network's output is not finite. Look for NaN or infinite values in the image and in "
+                "the weights; half precision (amp) may overflow as well."
+            )
+        if self.activation == "softmax":
+            return self._values(probabilities)[probabilities.argmax(0)][None]
         p = probabilities.float().clamp(1e-6, 1 - 1e-6)
         inside, outside = p.log(), (1 - p).log()
         member = self.membership.to(p)
         score = torch.einsum("ck,k...->c...", member, inside) + torch.einsum("ck,k...->c...", 1 - member, outside)
-        values = torch.tensor([c[0] for c in self.classes], dtype=torch.uint8, device=p.device)
-        return values[score.argmax(0)][None]
+        return self._values(p)[score.argmax(0)][None]
+
+    def _values(self, like: Tensor) -> Tensor:
+        """Return the label value of each class, on the device of a tensor."""
+        return torch.tensor([c[0] for c in self.classes], dtype=torch.uint8, device=like.device)
 
 
 def _as_integers(label: Tensor) -> Tensor:

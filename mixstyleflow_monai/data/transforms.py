@@ -121,6 +121,22 @@ class StandardizeSlicesd(MapTransform):
         return result
 
 
+class RefuseNonFinited(MapTransform):
+    """Refuse images with NaN or infinite values, of which scaling by a range or by percentiles leaves nothing.
+
+    Raises:
+        ValueError: names the file.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check images of any shape."""
+        for key in self.key_iterator(dict(data)):
+            if not bool(torch.isfinite(torch.as_tensor(data[key])).all()):
+                name = getattr(data[key], "meta", {}).get("filename_or_obj", "image")
+                raise ValueError(f"{name}: the image has values that are not finite. Replace them, for example by 0.")
+        return dict(data)
+
+
 class ScaleDataRanged(MapTransform):
     """Scale images by the range of their data type: 8 bits / 255, 16 bits / 65535; floats must be in [0, 1] already.
 
@@ -183,15 +199,15 @@ class EncodeRegionsd(RegionTransformd):
 
 
 class RegionProbabilitiesd(RegionTransformd):
-    """Turn logits (out_channels, ...) into region probabilities (K, ...)."""
+    """Turn logits into probabilities (out_channels, ...): of regions, with softmax of background and classes."""
 
     def convert(self, value: torch.Tensor) -> torch.Tensor:
         """Return the probabilities."""
-        return self.encoding.probabilities(value[None])[0]
+        return self.encoding.channel_probabilities(value[None])[0]
 
 
 class LabelMapd(RegionTransformd):
-    """Turn region probabilities (K, ...) into one integer label map, uint8 (1, ...), nested regions resolved."""
+    """Turn `RegionProbabilitiesd` into one integer label map, uint8 (1, ...), nested regions resolved."""
 
     def convert(self, value: torch.Tensor) -> torch.Tensor:
         """Return the label map."""
@@ -245,6 +261,8 @@ def preprocessing(
     # Only the data range needs the type on disk; some of those that NIfTI has (big-endian ones) are not torch's.
     dtype = None if intensity == "data_range" else np.float32
     steps: list[Any] = [image_loader(keys, dtype), EnsureChannelFirstd(keys)]
+    if encoding is None:  # `SliceDataset` looks at images and labels together
+        steps.append(RefuseNonFinited("image"))
     if intensity == "data_range":
         steps.append(ScaleDataRanged("image"))
     steps.append(EnsureTyped(keys, dtype=torch.float32))

@@ -3,7 +3,7 @@
 from mixstyleflow_monai.evaluation.domain_evaluation import DomainEvaluation, compare_case
 from mixstyleflow_monai.evaluation.inferer import PlanarInferer
 from mixstyleflow_monai.evaluation.metrics import CaseResult, dice_percent, surface_distance
-from mixstyleflow_monai.evaluation.summary import print_table, summarise, write_cases
+from mixstyleflow_monai.evaluation.summary import print_table, read_cases, summarise, write_cases
 
 __all__ = [
     "CaseResult",
@@ -12,6 +12,7 @@ __all__ = [
     "compare_case",
     "dice_percent",
     "print_table",
+    "read_cases",
     "summarise",
     "surface_distance",
     "write_cases",

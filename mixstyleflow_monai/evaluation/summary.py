@@ -84,6 +84,12 @@ def write_cases(path: str | os.PathLike[str], results: Sequence[CaseResult], **c
         table.to_csv(partial, index=False)
 
 
+def read_cases(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read what `write_cases` wrote: names stay texts, such as a case 001 and a domain NA."""
+    texts = dict.fromkeys(("case_id", "domain", "region"), str)
+    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values={"dice": [""], "asd": [""]})
+
+
 def print_table(records: Sequence[Record], console: Console | None = None) -> None:
     """Print one line a domain and, for each record, the mean Dice and its spread.
 

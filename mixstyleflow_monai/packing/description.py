@@ -36,7 +36,7 @@ def describe_metadata(metadata: Mapping[str, Any], weights: Weights) -> dict[str
     task, manifest = weights.task, weights.manifest
     content: dict[str, Any] = copy.deepcopy(dict(metadata))
     images = {str(k): "image" if task.in_channels == 1 else f"channel {k}" for k in range(task.in_channels)}
-    modality = "MR" if task.spatial_dims == 3 and task.in_channels == 1 else "n/a"
+    modality = "n/a"  # a data set does not say; MR would be a guess, and wrong for computed tomography
     for entry in _tensors(content):
         if "modality" in entry:
             entry.update(num_channels=task.in_channels, channel_def=images, modality=modality)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -11,6 +12,7 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from PIL import Image
 
 from mixstyleflow_monai.data import Case, DatasetDescription, check_headers, check_images
+from mixstyleflow_monai.data.case_checks import check_data_range
 
 
 def describe(folder: Path, image: str, label: str, *, dims: int = 2, channels: int = 1) -> DatasetDescription:
@@ -129,3 +131,62 @@ def test_all_images_that_a_network_cannot_take_are_named_at_once(tmp_path: Path)
         assert line.startswith(f"  {tmp_path / name}: {text}")
     with pytest.raises(ValueError, match=r"clear\.png: has 4 channels \(mode RGBA\), the network takes 1; .* to grey"):
         check_images([{"image": str(tmp_path / "clear.png")}], 1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "message"),
+    [
+        ("1", {}, "is a TIFF file of 1 bit a pixel"),
+        ("P", {}, "is a TIFF file of indexed colours"),
+        ("L", {"tiffinfo": {262: 0}}, "is a TIFF file with white as 0"),
+    ],
+)
+def test_tiff_that_programs_read_differently_is_refused(
+    mode: str, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    write_png(tmp_path / "i.png", (8, 6))
+    Image.fromarray(np.eye(8, 6, dtype=np.uint8) * 255).convert(mode).save(tmp_path / "l.tif", **options)
+    with pytest.raises(ValueError, match=rf"l\.tif: {message}.*save it as PNG"):
+        check_headers(describe(tmp_path, "i.png", "l.tif"))
+    if mode == "L":
+        with pytest.raises(ValueError, match=rf"l\.tif: {message}"):
+            check_images([{"image": str(tmp_path / "l.tif")}], 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}])
+def test_usual_tiff_passes(options: dict[str, Any], tmp_path: Path) -> None:
+    for name, values in (("i.tif", np.zeros((8, 6), np.uint16)), ("l.tif", np.zeros((8, 6), np.uint8))):
+        Image.fromarray(values).save(tmp_path / name, **options)
+    check_headers(describe(tmp_path, "i.tif", "l.tif"))
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (np.array([[0.0, 255.0]], np.float32), "has values from 0 to 255"),
+        (np.array([[-0.5, 1.0]], np.float32), "has values from -0.5 to 1"),
+        (np.array([[0, 70000]], np.int32), "has values from 0 to 70000"),
+        (np.array([[0.0, 1.0]], np.float32), ""),
+        (np.array([[0, 65535]], np.uint16), ""),
+        (np.array([[0, 255]], np.uint8), ""),
+    ],
+)
+def test_pictures_without_a_data_range_are_told(values: np.ndarray, told: str, tmp_path: Path) -> None:
+    Image.fromarray(values).save(tmp_path / "i.tif")
+    found = describe(tmp_path, "i.tif", "i.tif")
+    if not told:
+        assert check_data_range(found) is found
+        return
+    with pytest.raises(ValueError, match=rf"case c1, .*i\.tif: {told}; no data range .* such as \[0,255\]"):
+        check_data_range(found)
+
+
+@pytest.mark.parametrize(("kind", "told"), [(np.int16, True), (np.uint8, False), (np.uint16, False)])
+def test_volumes_without_a_data_range_are_told(kind: type, told: bool, tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 2), kind), np.eye(4)), tmp_path / "i.nii.gz")
+    found = describe(tmp_path, "i.nii.gz", "i.nii.gz", dims=3)
+    if told:
+        with pytest.raises(ValueError, match=r"i\.nii\.gz: has values of type int16; no data range"):
+            check_data_range(found)
+    else:
+        check_data_range(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mixstyleflow_monai.artifacts import sha256_file
+from mixstyleflow_monai.bundle_errors import root_cause
 from mixstyleflow_monai.data import (
     ImageSlices,
     LabelMapd,
     RegionEncoding,
     SaveLabeld,
+    Task,
     common_folder,
     inference_datalist,
     preprocessing,
@@ -143,9 +146,52 @@ def test_equal_names_in_other_folders_do_not_overwrite_each_other(
         data["pred"] = MetaTensor(torch.ones(1, *data["image"].shape[1:]), meta=data["image"].meta)
         SaveLabeld("pred", tmp_path / "out", data_root_dir=root)(data)
     written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
-    assert written == [
+    assert written == ["label_map_sources.json"] + [
         f"{site}/{name}" for site in ("one", "two/deep") for name in ("case.1_seg.png", "case_seg.nii.gz")
     ]
+    assert [item["image"] for item in inference_datalist(tmp_path, "unused")] == [item["image"] for item in datalist]
+
+
+def predict_ones(image: Path, output_dir: Path) -> None:
+    data = preprocessing(SIZE)({"image": str(image)})
+    data["pred"] = MetaTensor(torch.ones(1, *data["image"].shape[1:]), meta=data["image"].meta)
+    SaveLabeld("pred", output_dir, data_root_dir=str(image.parent))(data)
+
+
+def test_label_map_of_another_image_is_not_replaced(tmp_path: Path, write_image: Writer) -> None:
+    first, second = (write_image(tmp_path / folder / "t2.png", grey()) for folder in ("p1", "p2"))
+    predict_ones(Path(first), tmp_path / "out")
+    target = tmp_path / "out" / "t2_seg.png"
+    digest = sha256_file(target)
+    with pytest.raises(ValueError, match=r"t2_seg\.png: is the label map of .*p1.*p2.*another --output_dir"):
+        predict_ones(Path(second), tmp_path / "out")
+    assert sha256_file(target) == digest
+    predict_ones(Path(first), tmp_path / "out")
+    target.unlink()
+    predict_ones(Path(second), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "label_map_sources.json").read_text()) == {"t2_seg.png": str(second)}
+
+
+def test_hidden_files_and_our_own_label_maps_are_no_images(tmp_path: Path, write_image: Writer) -> None:
+    image = Path(write_image(tmp_path / "study" / "a.png", grey()))
+    for hidden in ("._a.png", ".cache/a.png"):
+        write_image(tmp_path / "study" / hidden, grey())
+    predict_ones(image, tmp_path / "study" / "run" / "predictions")
+    assert (tmp_path / "study" / "run" / "predictions" / "a_seg.png").is_file()
+    assert [item["image"] for item in inference_datalist(tmp_path / "study", "unused")] == [str(image)]
+    own = write_image(tmp_path / "study" / "my_seg.png", grey())
+    found = [item["image"] for item in inference_datalist(tmp_path / "study", "unused")]
+    assert found == [str(image), str(own)]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_image_with_values_that_are_not_finite_is_refused(value: float, tmp_path: Path, write_volume: Writer) -> None:
+    values = np.random.default_rng(0).normal(size=(20, 18, 3)).astype(np.float32)
+    values[3, 4, 1] = value
+    image = write_volume(tmp_path / "scan.nii.gz", values)
+    with pytest.raises(RuntimeError) as caught:
+        Task(1, {"blob": [1]}, (32, 32), spatial_dims=3).inference_preprocessing()({"image": str(image)})
+    assert re.search(r"scan\.nii\.gz: the image has values that are not finite", str(root_cause(caught.value)))
 
 
 @pytest.mark.parametrize(("name", "writer"), [("scan.nii.gz", "nibabel.save"), ("photo.png", "PIL.Image.Image.save")])
@@ -164,7 +210,7 @@ def test_a_write_that_breaks_off_leaves_the_old_file_and_no_rest(
     data["pred"] = MetaTensor(torch.ones(1, *data["image"].shape[1:]), meta=data["image"].meta)
     save = SaveLabeld("pred", tmp_path / "out")
     save(data)
-    (before,) = (tmp_path / "out").iterdir()
+    (before,) = (tmp_path / "out").glob("*_seg.*")
     digest = sha256_file(before)
 
     def break_off(*arguments: Any, **_: Any) -> None:
@@ -175,7 +221,7 @@ def test_a_write_that_breaks_off_leaves_the_old_file_and_no_rest(
     monkeypatch.setattr(writer, break_off)
     with pytest.raises(RuntimeError, match="disk full"):
         save(data)
-    assert list((tmp_path / "out").iterdir()) == [before]
+    assert sorted((tmp_path / "out").iterdir()) == sorted([before, tmp_path / "out" / "label_map_sources.json"])
     assert sha256_file(before) == digest
 
 

@@ -79,7 +79,7 @@ def test_certain_logits_give_back_masks_and_label_map(
     assert torch.equal(masks.bool(), encoding.masks(label))
     probabilities = encoding.probabilities(40 * (2 * target[None].float() - 1))[0]
     torch.testing.assert_close(probabilities, masks, atol=1e-6, rtol=0)
-    found = encoding.label_map(probabilities)
+    found = encoding.label_map(encoding.channel_probabilities(40 * (2 * target[None].float() - 1))[0])
     assert found.dtype == torch.uint8
     assert torch.equal(found, representative(encoding, label))
     assert torch.equal(encoding.masks(found), encoding.masks(label))
@@ -90,6 +90,25 @@ def test_softmax_region_probability_is_the_sum_of_its_classes() -> None:
     p = torch.softmax(logits, 1)
     expected = torch.stack([p[:, 1] + p[:, 2], p[:, 2] + p[:, 3], p[:, 3] + p[:, 4]], 1)
     torch.testing.assert_close(RegionEncoding(CROSSED, "softmax").probabilities(logits), expected)
+
+
+@pytest.mark.parametrize("regions", [{"a": [1], "b": [2]}, {"disc": [1, 2], "cup": [2]}, CROSSED])
+def test_softmax_label_map_is_the_most_probable_class(regions: dict[str, list[int]]) -> None:
+    encoding = RegionEncoding(regions, "softmax")
+    logits = torch.randn(1, encoding.out_channels, 40, 30, generator=torch.Generator().manual_seed(0))
+    found = encoding.label_map(encoding.channel_probabilities(logits)[0])
+    values = torch.tensor([group[0] for group in encoding.classes], dtype=torch.uint8)
+    assert torch.equal(found[0], values[logits[0].argmax(0)])
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+@BOTH
+def test_label_map_of_what_is_no_number_is_refused(activation: str, wrong: float) -> None:
+    encoding = RegionEncoding(NESTED, activation)
+    probabilities = torch.full((encoding.out_channels, 4, 4), 0.3)
+    probabilities[0, 1, 1] = wrong
+    with pytest.raises(ValueError, match=r"the network's output is not finite\. Look for NaN"):
+        encoding.label_map(probabilities)
 
 
 def test_label_map_of_one_region_is_the_half_threshold() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mixstyleflow_monai.evaluation import CaseResult, print_table, summarise, write_cases
+from mixstyleflow_monai.evaluation import CaseResult, print_table, read_cases, summarise, write_cases
 from mixstyleflow_monai.evaluation.summary import record_name
 
 RESULTS = [
@@ -129,3 +129,15 @@ def test_table_in_a_log_keeps_long_names(capsys: pytest.CaptureFixture[str]) -> 
     record = summarise(long_names, "home_with_a_long_name", phase=3, seed=0, facts={"method": "mixstyleflow"})
     print_table([record, record, record])
     assert "farther_with_a_long_name" in capsys.readouterr().out
+
+
+def test_names_are_texts_when_they_are_read_back(tmp_path: Path) -> None:
+    rows = [
+        CaseResult("001", "NA", "None", 90.0, math.nan, "px"),
+        CaseResult("2", "null", "nan", math.nan, 1.5, "px"),
+    ]
+    write_cases(tmp_path / "cases.csv", rows, phase=3)
+    found = read_cases(tmp_path / "cases.csv")
+    assert found[["case_id", "domain", "region"]].to_numpy().tolist() == [["001", "NA", "None"], ["2", "null", "nan"]]
+    np.testing.assert_array_equal(found[["dice", "asd"]].to_numpy(), [[90.0, math.nan], [math.nan, 1.5]])
+    assert found["phase"].tolist() == [3, 3]
