@@ -95,7 +95,8 @@ def test_images_are_segmented_without_a_data_set(volume_chain: Any, run_bundle: 
     shutil.copytree(volume_chain.phase3 / "models", tmp_path / "models")
     image = volume_chain.dataset / "site_b_0.nii.gz"
     run_bundle(3, "inference", input=str(image), dataset_dir=str(tmp_path / "none"), output_dir=str(tmp_path))
-    assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["site_b_0_seg.nii.gz"]
+    written = sorted(path.name for path in (tmp_path / "predictions").iterdir())
+    assert written == ["label_map_sources.json", "site_b_0_seg.nii.gz"]
 
 
 def test_data_set_that_cannot_be_read_is_not_taken_for_a_missing_one(bare: Path) -> None:
