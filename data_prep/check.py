@@ -29,7 +29,15 @@ from rich.text import Text
 from tqdm import tqdm
 
 from data_prep.check_case import CaseJob, CaseResult, check_case
-from data_prep.check_description import Problem, dark_domains, duplicates, missing_regions, read_description, shown
+from data_prep.check_description import (
+    Problem,
+    dark_domains,
+    domains_of_other_planes,
+    duplicates,
+    missing_regions,
+    read_description,
+    shown,
+)
 from mixstyleflow_monai.artifacts import write_json
 from mixstyleflow_monai.data.dataset_description import DatasetDescription, read_json
 from mixstyleflow_monai.stopping import signals_as_exit
@@ -81,7 +89,7 @@ def check_dataset(
             Problem(fault.severity, case.id, shown(fault.file, description), fault.text, fault.remedy)
             for fault in result.faults
         ]
-    for check in (duplicates, missing_regions, dark_domains):
+    for check in (duplicates, missing_regions, dark_domains, domains_of_other_planes):
         problems += check(description, results)
     problems.sort(key=lambda problem: problem.severity != "error")
     counts: Counter[str] = Counter(problem.severity for problem in problems)

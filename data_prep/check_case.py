@@ -30,7 +30,7 @@ from mixstyleflow_monai.data.file_faults import (
     open_picture,
     unreadable,
 )
-from mixstyleflow_monai.data.grids import network_field
+from mixstyleflow_monai.data.grids import axes_of, network_field
 from mixstyleflow_monai.data.label_field import REMEDY, shares_outside, shown_field, shown_shares
 
 # Values looked at together; 8 bytes each, and a few copies of them.
@@ -68,12 +68,15 @@ class CaseResult:
         region_sizes: pixels or voxels of each region; None if the label cannot be read.
         used_range: largest value of a picture as a share of its type's, which the network gets as 1 by default; None
             for volumes and types without a largest value.
+        coarseness: longest edge of a volume's voxels within axial slices over that across them; None for pictures and
+            volumes without a place.
     """
 
     faults: list[Fault] = field(default_factory=list)
     pixels: str | None = None
     region_sizes: dict[str, int] | None = None
     used_range: float | None = None
+    coarseness: float | None = None
 
 
 def check_case(job: CaseJob) -> CaseResult:
@@ -85,6 +88,7 @@ def check_case(job: CaseJob) -> CaseResult:
         try:
             result.faults += _spacing_faults(case)
             result.pixels, largest = _check_image(case.image, result.faults)
+            result.coarseness = _coarseness(case.image) if is_volume(case.image) else None
             top = None if is_volume(case.image) else _top(case.image)
             result.used_range = None if top is None else largest / top
         except Exception as error:  # whatever a reader raises, the file is at fault
@@ -245,6 +249,14 @@ def _spacing_faults(case: Case) -> list[Fault]:
     found = " x ".join(f"{size:g}" for size in sizes)
     text = f"has voxels of {found} mm, dataset.json says {shown}"
     return [Fault(case.image, text, "make the data set again, or correct `spacing`")]
+
+
+def _coarseness(path: Path) -> float | None:
+    affine = np.asarray(load_volume(path).affine)
+    if not has_place(affine):
+        return None
+    sizes, across = voxel_sizes(affine), max(axes_of(affine).find("S"), axes_of(affine).find("I"))
+    return None if across < 0 else float(np.delete(sizes, across).max() / sizes[across])
 
 
 def _compare_hash(path: Path, recorded: str, faults: list[Fault]) -> None:

@@ -30,6 +30,7 @@ from mixstyleflow_monai.data.schema_checks import schema_problems
 
 _SHOWN_TWINS = 5
 _LITTLE = 0.25
+_COARSE = 1.5
 """Of a type's range; 12 bits in 16 are 0.06."""
 
 
@@ -189,6 +190,30 @@ def dark_domains(description: DatasetDescription, results: Sequence[CaseResult])
         )
         for domain, shares in sorted(domains.items())
         if median(shares) < _LITTLE
+    ]
+
+
+def domains_of_other_planes(description: DatasetDescription, results: Sequence[CaseResult]) -> list[Problem]:
+    """List the domains of sagittal or coronal series: networks see axial slices, which are interpolated there."""
+    domains: dict[str, list[float]] = defaultdict(list)
+    for case, result in zip(description.cases, results, strict=True):
+        if result.coarseness is not None:
+            domains[case.domain].append(result.coarseness)
+    remedy = (
+        "such slices are blurred along one axis: give axial series, or the slices of these ones as 2-D images with a "
+        "group a patient"
+    )
+    return [
+        Problem(
+            "warning",
+            "-",
+            description.path.name,
+            f"half of the volumes of {domain!r} have voxels at least {median(ratios):.1f} times as long within axial "
+            "slices, which the network gets, as across them",
+            remedy,
+        )
+        for domain, ratios in sorted(domains.items())
+        if median(ratios) > _COARSE
     ]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,3 +38,34 @@ def test_domain_whose_images_use_little_of_their_range_is_told(tmp_path: Path, d
         True
     ] * told
     assert all(p["severity"] == "warning" and "--percentiles [1,99.8]" in p["remedy"] for p in dark)
+
+
+@pytest.mark.parametrize(
+    ("axes", "spacing", "told"),
+    [
+        ("RAS", (0.6, 0.6, 4.0), ""),
+        ("SRA", (4.0, 0.6, 0.6), ""),
+        ("RAS", (1.0, 1.0, 1.0), ""),
+        ("PSR", (0.6, 0.6, 4.0), "6.7"),  # sagittal
+        ("LIA", (0.6, 0.6, 1.2), "2.0"),  # coronal
+    ],
+)
+def test_series_of_another_plane_than_the_network_s_are_told(
+    axes: str, spacing: Sequence[float], told: str, tmp_path: Path
+) -> None:
+    spec = bad.make_volumes(tmp_path / "root")
+    affine = np.diag([0.0, 0.0, 0.0, 1.0])
+    for column, (letter, size) in enumerate(zip(axes, spacing, strict=True)):
+        affine["LRPAIS".index(letter) // 2, column] = size if letter in "RAS" else -size
+    for path in (tmp_path / "root").rglob("*.nii.gz"):
+        if "home" in path.parts:
+            nib.save(nib.Nifti1Image(np.asarray(nib.load(path).dataobj), affine), path)
+    data = tmp_path / "data"
+    assert bad.run("folder", spec, "--output", data) == 0
+    check_dataset(data, workers=1, fix_report=tmp_path / "report.json")
+    found = json.loads((tmp_path / "report.json").read_text())["problems"]
+    planes = [problem for problem in found if "within axial slices" in problem["fault"]]
+    assert [
+        p["fault"].startswith(f"half of the volumes of 'home' have voxels at least {told} times") for p in planes
+    ] == [True] * bool(told)
+    assert all(problem["severity"] == "warning" for problem in planes)
