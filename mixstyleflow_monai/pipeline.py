@@ -229,9 +229,14 @@ def _request(
 def _check_same_request(out: Path, request: Mapping[str, Any]) -> None:
     """Refuse to go on in a folder that holds a run with other settings: its results would be a mixture."""
     path = out / "run.json"
-    started = any(out.glob("*/models/*")) or any(out.glob("*/checkpoints/*"))
-    if path.is_file() and started:
-        different = differences(json.loads(path.read_text(encoding="utf-8")), request)
+    begun = {file.parts[-3] for kind in ("models", "checkpoints") for file in out.glob(f"*/{kind}/*")}
+    if path.is_file() and begun:
+        then = json.loads(path.read_text(encoding="utf-8"))
+        for phase in PHASE_BUNDLES:
+            # What is asked of a phase that has nothing yet may still change.
+            if not begun & ({f"phase{phase}", "baseline"} if phase == 3 else {f"phase{phase}"}):
+                then[f"phase {phase}"] = request.get(f"phase {phase}")
+        different = differences(then, request)
         if different:
             raise ValueError(
                 f"{out}: holds a run with other settings ({'; '.join(different)}). Use the same settings to go on, or "

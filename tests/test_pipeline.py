@@ -190,6 +190,25 @@ def test_how_a_run_is_tracked_and_where_it_computes_is_no_part_of_what_was_asked
     assert plain != other
 
 
+def test_options_of_a_phase_that_has_not_begun_may_change(tmp_path: Path) -> None:
+    def request(**options: Any) -> dict[str, Any]:
+        by_phase = overrides_by_phase(bundles_dir(), options, pipeline.run)
+        return pipeline._request(bundles_dir(), "abc", 0, (), by_phase)
+
+    pipeline._check_same_request(tmp_path, request(batch_size=8))
+    (tmp_path / "phase1" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "phase1" / "checkpoints" / "a.pt").touch()
+    smaller = request(batch_size=8, **{"phase3:batch_size": 4})
+    pipeline._check_same_request(tmp_path, smaller)
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        pipeline._check_same_request(tmp_path, request(batch_size=6))
+    (tmp_path / "baseline" / "models").mkdir(parents=True)
+    (tmp_path / "baseline" / "models" / "model.pt").touch()
+    with pytest.raises(ValueError, match=r"phase 3.*another --output_dir"):
+        pipeline._check_same_request(tmp_path, request(batch_size=8))
+    pipeline._check_same_request(tmp_path, smaller)
+
+
 @pytest.mark.slow
 def test_evaluation_of_another_split_is_made_anew_on_the_device_of_the_run(
     finished: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
