@@ -77,8 +77,11 @@ def check_data_range(description: DatasetDescription) -> DatasetDescription:
     problems = []
     for case in description.cases:
         if is_volume(case.image):
-            kind = load_volume(case.image).get_data_dtype()
-            told = f"has values of type {kind}" if kind.kind in "iu" and kind not in (np.uint8, np.uint16) else ""
+            volume = load_volume(case.image)
+            kind, values = volume.get_data_dtype(), volume.dataobj
+            scaled = (getattr(values, "slope", 1), getattr(values, "inter", 0)) != (1, 0)  # and so read as floats
+            without = not scaled and kind.kind in "iu" and kind not in (np.uint8, np.uint16)
+            told = f"has values of type {kind}" if without else ""
         else:
             told = _out_of_range(case.image)
         if told:
