@@ -30,8 +30,9 @@ from mixstyleflow_monai.data.schema_checks import schema_problems
 
 _SHOWN_TWINS = 5
 _LITTLE = 0.25
-_COARSE = 1.5
 """Of a type's range; 12 bits in 16 are 0.06."""
+_COARSE = 1.5
+"""Edge of a voxel within axial slices over that across them; axial series are below 1, isotropic ones at 1."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -62,7 +62,7 @@ def configured_hard_pass(
     return hard_pass
 
 
-def check_hard_pass(settings: Mapping[str, Any], task: Task, levels: Mapping[int, Any]) -> None:
+def check_hard_pass(settings: Mapping[str, Any], task: Task, levels: Iterable[int]) -> None:
     """Build the hard pass for nothing but its checks.
 
     What needs a file of an earlier phase, or refers to an item that is not there yet, is passed over: the training

@@ -232,7 +232,7 @@ def _check_hard_pass(
     if not is_expression(settings["normalization"]):
         given["normalization"] = settings["normalization"]
     task = Task(description.channels, description.regions, (32, 32), **given)
-    check_hard_pass(settings, task, dict.fromkeys(levels))
+    check_hard_pass(settings, task, levels)
     if not is_expression(settings["warm_start"]):
         flag(settings["warm_start"], "warm_start")
 

@@ -15,7 +15,7 @@ from mixstyleflow_monai.engines import HardPass, SemanticLosses
 from mixstyleflow_monai.hard_pass_settings import check_hard_pass, configured_hard_pass
 from mixstyleflow_monai.styles import FlowStyleMix
 
-LEVELS = dict.fromkeys((2, 3, 4, 5))
+LEVELS = (2, 3, 4, 5)
 
 
 def settings_of(method: str) -> dict[str, Any]:

@@ -69,6 +69,19 @@ def test_second_run_does_nothing_again(
     assert "far" in capsys.readouterr().out
 
 
+def watch_bundles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """Return a list that gets the folder, configuration and settings of each bundle that runs from now on."""
+    ran: list[tuple[str, dict[str, Any]]] = []
+    original = pipeline._run_bundle
+
+    def spy(files: list[str], settings: dict[str, Any]) -> None:
+        ran.append((f"{Path(settings['output_dir']).name}/{Path(files[0]).stem}", settings))
+        original(files, settings)
+
+    monkeypatch.setattr(pipeline, "_run_bundle", spy)
+    return ran
+
+
 @pytest.mark.slow
 def test_lost_artifact_is_made_again_and_the_rest_kept(
     finished: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -76,16 +89,9 @@ def test_lost_artifact_is_made_again_and_the_rest_kept(
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)
     (copy / "baseline" / "models" / "model.manifest.json").unlink()
-    ran: list[str] = []
-    original = pipeline._run_bundle
-
-    def spy(files: list[str], settings: dict[str, Any]) -> None:
-        ran.append(f"{Path(settings['output_dir']).name}/{Path(files[0]).stem}")
-        original(files, settings)
-
-    monkeypatch.setattr(pipeline, "_run_bundle", spy)
+    ran = watch_bundles(monkeypatch)
     pipeline.run(str(dataset_dir), str(copy), seed=3, baseline=True, **SMALL)
-    assert ran == ["baseline/train"]
+    assert [name for name, _ in ran] == ["baseline/train"]
 
 
 @pytest.mark.slow
@@ -217,16 +223,9 @@ def test_evaluation_of_another_split_is_made_anew_on_the_device_of_the_run(
     shutil.copytree(finished, copy)
     path = copy / "phase3" / "evaluation.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "split": "validation"}))
-    ran: list[tuple[str, Any]] = []
-    original = pipeline._run_bundle
-
-    def spy(files: list[str], settings: dict[str, Any]) -> None:
-        ran.append((f"{Path(settings['output_dir']).name}/{Path(files[0]).stem}", settings.get("device")))
-        original(files, settings)
-
-    monkeypatch.setattr(pipeline, "_run_bundle", spy)
+    ran = watch_bundles(monkeypatch)
     pipeline.run(str(dataset_dir), str(copy), seed=3, baseline=True, device="cpu", **SMALL)
-    assert ran == [("phase3/evaluate", "cpu")]
+    assert [(name, settings["device"]) for name, settings in ran] == [("phase3/evaluate", "cpu")]
     assert json.loads(path.read_text())["split"] == "test"
 
 

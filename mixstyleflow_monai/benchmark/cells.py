@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from mixstyleflow_monai.artifacts import differences, read_manifest, sha256_file, write_json
 from mixstyleflow_monai.benchmark.data import source_name
-from mixstyleflow_monai.benchmark.plan import PHASE_ONE, PHASE_TWO, TRACKING_SETTINGS, Cell, Plan
+from mixstyleflow_monai.benchmark.plan import PHASE_ONE, PHASE_TWO, Cell, Plan
 from mixstyleflow_monai.benchmark.records import CONFIGS, START, find_record, read_object, write_record
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.data.dataset_description import SPLITS
@@ -221,14 +221,13 @@ class Workshop:
     def _tracking(self, cell: Cell) -> dict[str, Any]:
         if self.tracking is None:
             return {}
-        given = {key: value for key, value in self.plan.overrides[1].items() if key in TRACKING_SETTINGS}
+        given = self.plan.overrides[1]
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or given.get("tracking_uri") or embedded_store(self.output)
         return {
             "tracking": self.tracking,
-            "tracking_uri": embedded_store(self.output),
-            "experiment_name": f"{self.plan.dataset_name}, benchmark",
+            "tracking_uri": uri,
+            "experiment_name": given.get("experiment_name", f"{self.plan.dataset_name}, benchmark"),
             "run_name": cell.name,
-            **given,
-            **({"tracking_uri": uri} if (uri := os.environ.get("MLFLOW_TRACKING_URI")) else {}),
         }
 
     def _environment(self, slot: int) -> dict[str, str]:
