@@ -55,7 +55,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
         end = start + 1000 if self.path.endswith("short") else len(CONTENT)
-        self.sent.append(self.wfile.write(CONTENT[start:end]))
+        self.sent.append(len(CONTENT[start:end]))  # before the client can see the end and a test look
+        self.wfile.write(CONTENT[start:end])
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
