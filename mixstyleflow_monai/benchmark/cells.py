@@ -222,10 +222,10 @@ class Workshop:
         if self.tracking is None:
             return {}
         given = self.plan.overrides[1]
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or given.get("tracking_uri") or embedded_store(self.output)
         return {
             "tracking": self.tracking,
-            "tracking_uri": uri,
+            # MLFLOW_TRACKING_URI, which comes before it, reaches the training by its environment.
+            "tracking_uri": given.get("tracking_uri") or embedded_store(self.output),
             "experiment_name": given.get("experiment_name", f"{self.plan.dataset_name}, benchmark"),
             "run_name": cell.name,
         }

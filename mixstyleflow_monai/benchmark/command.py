@@ -29,6 +29,7 @@ from mixstyleflow_monai.options import (
     check_settings,
     check_style_levels,
     overrides_by_phase,
+    words,
 )
 from mixstyleflow_monai.stopping import only_one
 
@@ -121,7 +122,7 @@ def _plan(
         raise ValueError(f"--preset {preset!r}: expected one of {', '.join(PRESETS)}.")
     chosen = PRESETS[preset] if preset is not None else None
     root = bundle_paths.bundles_dir(bundles_dir)
-    overlays = (*(chosen.overlays if chosen else ()), *_words(overlay))
+    overlays = (*(chosen.overlays if chosen else ()), *words(overlay))
     check_overlays(root, overlays)
     # A plain option stands above one that the preset has for a single phase.
     preset_values = overrides_by_phase(root, chosen.overrides if chosen else {}, benchmark)
@@ -131,7 +132,7 @@ def _plan(
     plan = make_plan(
         root,
         description,
-        methods=_words(methods) if methods is not None else default_methods,
+        methods=words(methods) if methods is not None else default_methods,
         seeds=_several(seeds) if seeds is not None else default_seeds,
         sources=_sources(sources, description.domains) if sources is not None else chosen.sources if chosen else None,
         train_fraction=train_fraction,
@@ -192,16 +193,11 @@ def _tracker(tracking: str | None) -> str | None:
 
 def _reused(folders: str | Sequence[str]) -> tuple[Path, ...]:
     whole = isinstance(folders, str) and Path(folders).is_dir()
-    found = tuple(Path(str(folder)) for folder in ((folders,) if whole else _words(folders)))
+    found = tuple(Path(str(folder)) for folder in ((folders,) if whole else words(folders)))
     for folder in found:
         if not folder.is_dir():
             raise ValueError(f"--reuse {folder}: no such folder. Give the cells/ folder of an earlier benchmark.")
     return found
-
-
-def _words(value: Any) -> tuple[str, ...]:
-    """Return names given as "a,b", "a" or a sequence; Fire makes numbers of some."""
-    return tuple(value.split(",")) if isinstance(value, str) else tuple(str(part) for part in _several(value))
 
 
 def _several(value: Any) -> tuple[Any, ...]:
@@ -211,7 +207,7 @@ def _several(value: Any) -> tuple[Any, ...]:
 
 def _sources(value: Any, domains: Collection[str]) -> str | tuple[str, ...]:
     """Return names of domains; one that has a comma in it stays whole."""
-    return value if isinstance(value, str) and (value == "all" or value in domains) else _words(value)
+    return value if isinstance(value, str) and (value == "all" or value in domains) else words(value)
 
 
 def _found(workshop: Workshop) -> list[tuple[Cell, dict[str, Any]]]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mixstyleflow_monai.artifacts import sha256_file
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.data import DatasetDescription
 from mixstyleflow_monai.data.schema_checks import did_you_mean
@@ -204,12 +203,21 @@ class Plan:
         return loaded
 
     def train_configs(self, cell: Cell) -> dict[str, str]:
-        """Return the SHA-256 of the train.json of each phase that a cell's result comes from."""
-        return {phase: sha256_file(self.files(int(phase))[0]) for phase in self.request(cell)["overlays"]}
+        """Return a SHA-256 of the train.json of each phase that a cell's result comes from.
+
+        It is of the items that make the result; what is imported, checked and reported beside may change.
+        """
+        return {phase: _training_hash(self.files(int(phase))[0]) for phase in self.request(cell)["overlays"]}
 
     def cell_hash(self, cell: Cell) -> str:
         """Return the SHA-256 of `request`."""
         return hashlib.sha256(json.dumps(self.request(cell), sort_keys=True).encode()).hexdigest()
+
+
+def _training_hash(path: Path | str) -> str:
+    content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    items = {name: value for name, value in content.items() if name not in ("imports", "initialize", "run")}
+    return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
 
 
 def known_methods(root: Path) -> list[str]:

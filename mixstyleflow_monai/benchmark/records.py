@@ -18,7 +18,7 @@ from mixstyleflow_monai.evaluation import read_cases
 START = "phase1_sha256"
 """Of the weights that the training started from, Phase I's."""
 CONFIGS = "train_configs"
-"""SHA-256 of each phase's train.json; its hash does not cover them, see `Plan.request`."""
+"""Hash of each phase's train.json, see `Plan.train_configs`; a record's own hash does not cover them."""
 
 CASE_COLUMNS = ["source", "method", "seed", "domain", "role", "case_id", "region", "dice"]
 

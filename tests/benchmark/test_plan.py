@@ -95,7 +95,7 @@ def test_overlay_of_flow_styles_does_not_change_other_methods(
 ) -> None:
     with pytest.raises(ValueError, match=rf"--overlay {overlay}: sets probability to 1\.0 .* and {method} would"):
         plan_of(description, methods=[method], overlays=[overlay])
-    ours = ["no_stylizer", "mixstyleflow", "permuted_styles", "rand_conv", "flow_styles_and_big_aug"]
+    ours = ["no_stylizer", "mixstyleflow", "permuted_styles", "rand_conv", "flow_and_image_styles_or_big_aug"]
     plan_of(description, methods=ours, overlays=[overlay])
     plan_of(description, methods=[method], overlays=["demo", "presets/official"])
 
@@ -120,6 +120,8 @@ def test_train_json_is_known_by_its_hash(description: DatasetDescription, tmp_pa
         "mixstyleflow": ["1", "2", "3"],
     }
     path = root / PHASE_BUNDLES[2] / "configs" / "train.json"
+    path.write_text(path.read_text().replace('"$engines.check_computation', '"$1 and engines.check_computation'))
+    assert {method: plan.train_configs(cell) for method, cell in cells.items()} == before  # a check makes no result
     path.write_text(path.read_text().replace('"noise_std": 0.05', '"noise_std": 0.1'))
     changed = {method for method, cell in cells.items() if plan.train_configs(cell) != before[method]}
     assert changed == {"mixstyleflow"}

@@ -39,9 +39,8 @@ def test_method_trains_evaluates_and_segments(
     method: str, chain: Any, train_phase: Callable[..., Path], run_bundle: Callable[..., None]
 ) -> None:
     # The image's own styles are not among those that phase 2 fits by default.
-    of_image = (
-        {"phase2_dir": str(train_phase(2, chain, ("image_styles",)))} if method == "flow_and_image_styles" else {}
-    )
+    reads_them = method in {"flow_and_image_styles", "flow_and_image_styles_or_big_aug"}
+    of_image = {"phase2_dir": str(train_phase(2, chain, ("image_styles",)))} if reads_them else {}
     folder = train_phase(3, chain, (f"methods/{method}",), **of_image)
     manifest = read_manifest(folder / "models" / "model.pt")
     assert manifest["method"] == method
@@ -113,6 +112,10 @@ def test_control_without_flows_has_every_setting_of_the_flows() -> None:
     assert overlay("flow_and_image_styles") == {"method": "flow_and_image_styles", **of_run}
     recipe, of_recipe = overlay("flow_and_image_styles"), overlay("permuted_flow_and_image_styles")
     assert of_recipe == {**overlay("permuted_styles"), **recipe, "method": "permuted_flow_and_image_styles"}
+    halves = [overlay(f"{kind}_or_big_aug")["stylizer"] for kind in (recipe["method"], of_recipe["method"])]
+    assert {**halves[0], "stylizers": ()} == {**halves[1], "stylizers": ()}
+    assert halves[0]["stylizers"][1:] == halves[1]["stylizers"][1:] == chains[0][1:]
+    pairs.append((halves[0]["stylizers"][0], halves[1]["stylizers"][0]))
     for flows, control in pairs:
         assert {k: v for k, v in control.items() if k not in ("batch_norm", "image_channels")} == {
             **{k: v for k, v in flows.items() if k not in ("_disabled_", "bank", "temperatures")},
