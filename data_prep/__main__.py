@@ -5,16 +5,15 @@ To add a command, write a function here that imports what it needs when it is ca
 
 from __future__ import annotations
 
-import errno
 import inspect
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import fire
 
-from mixstyleflow_monai.data.schema_checks import did_you_mean
+from mixstyleflow_monai.bundle_errors import worded
+from mixstyleflow_monai.command_line import HELP, checked_words
 
 
 def folder(spec: str, output: str, root: str | None = None) -> None:
@@ -180,9 +179,8 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "preview": preview,
     "download-links": download_links,
 }
-_HELP = ("-h", "--help")
-# A full disk, a used-up quota and a file beyond the limit; Windows has not all of them.
-_FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+
+ON_FULL = "Nothing half-made was kept: make room, or give a folder on another disk, and run the same command again."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -191,96 +189,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     `check` has the status 1 for a data set with errors.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in (*_HELP, "help"):
+    if not words or words[0] in (*HELP, "help"):
         _list_commands()
         return 0
     try:
-        words = _checked(words)
+        words = checked_words(words, COMMANDS)
         # Fire would print what a command returns: its exit status, if it has one.
         status = fire.Fire(COMMANDS, command=words, name="data_prep", serialize=lambda _: None)
     # OSError: a full disk, a folder that may not be written, a file that went away.
     except (ValueError, OSError) as error:
-        print(f"error: {_worded(error)}", file=sys.stderr)
+        print(f"error: {worded(error, ON_FULL)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted; no half-made folder was kept. Run the same command again.", file=sys.stderr)
         return 130
     return status if isinstance(status, int) else 0
-
-
-def _worded(error: Exception) -> str:
-    """Return what to say of an error; one of the operating system has no remedy of its own."""
-    if not isinstance(error, OSError) or error.errno is None:
-        return str(error)
-    where = f"{error.filename}: " if error.filename is not None else ""
-    if error.errno in _FULL:
-        return (
-            f"{where}{error.strerror}. Nothing half-made was kept: make room, or give a folder on another disk, and "
-            "run the same command again."
-        )
-    return f"{where}{error.strerror}. Check that the file is there and its permissions, and run the same command again."
-
-
-def _checked(words: Sequence[str]) -> list[str]:
-    """Return the words with every value behind its flag, and text in quotes.
-
-    Fire would call the function first and complain of unknown words afterwards; it would read a folder named
-    2024_05_01 as a number, one named a,b as a tuple, and a flag without a value as True.
-
-    Raises:
-        ValueError: an unknown command or option, one that is given twice or without a value, or words too many.
-    """
-    command, *rest = words
-    if command not in COMMANDS:
-        hint = did_you_mean(command, COMMANDS)
-        raise ValueError(f"no command {command!r}, allowed: {', '.join(COMMANDS)}{hint}")
-    if any(word in _HELP for word in rest):
-        return [command, "--help"]
-    kinds = {name: str(option.annotation) for name, option in inspect.signature(COMMANDS[command]).parameters.items()}
-    given: dict[str, str] = {}
-    free: list[str] = []
-    while rest:
-        word = rest.pop(0)
-        if not _is_flag(word):
-            free.append(word)
-            continue
-        name, equals, value = word.removeprefix("--").partition("=")
-        name = name.replace("-", "_")
-        if not word.startswith("--") or name not in kinds:
-            flags = ", ".join(f"--{known}" for known in kinds) or "none"
-            raise ValueError(f"{command} has no option {word!r}, allowed: {flags}{did_you_mean(name, kinds)}")
-        if name in given:
-            raise ValueError(f"--{name} is given twice; remove one")
-        if not equals and rest and not _is_flag(rest[0]):
-            value = rest.pop(0)
-        elif not equals and kinds[name] == "bool":
-            value = "True"
-        given[name] = value
-    places = [name for name in kinds if name not in given]
-    if len(free) > len(places):
-        surplus = " ".join(map(repr, free[len(places) :]))
-        takes = f"only {', '.join(places)}" if places else "nothing"
-        raise ValueError(
-            f"{command}: {surplus} is too much: without a flag it takes {takes} here; put a name with spaces in quotes"
-        )
-    given |= zip(places, free, strict=False)
-    return [command, *(f"--{name}={_for_fire(name, kinds[name], value)}" for name, value in given.items())]
-
-
-def _for_fire(name: str, kind: str, value: str) -> str:
-    """Return a value so that Fire reads it as what the option is."""
-    kind = kind.split(" ")[0]
-    if not value:
-        example = {"str": "NAME", "int": "1", "float": "0.3", "bool": "true"}.get(kind, "1,1,3")
-        raise ValueError(f"--{name} has no value; give one, as in --{name} {example}")
-    if kind == "bool" and value.lower() not in ("true", "false"):
-        raise ValueError(f"--{name}: found {value!r}; it stands alone, or with true or false")
-    return repr(value) if kind == "str" else value.capitalize() if kind == "bool" else value
-
-
-def _is_flag(word: str) -> bool:
-    """Say whether a word is a flag for Fire; -1 is a number. A dash alone would divide the line for Fire."""
-    return word == "-" or word.startswith("--") or re.match("-[a-zA-Z]", word) is not None
 
 
 def _list_commands() -> None:

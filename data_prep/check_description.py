@@ -124,8 +124,10 @@ def duplicates(description: DatasetDescription, results: Sequence[CaseResult]) -
         first, *others = cases
         twins = ", ".join(f"{case.id} ({case.domain}, {case.split})" for case in others[:_SHOWN_TWINS])
         more = f" and {len(others) - _SHOWN_TWINS} more" if len(others) > _SHOWN_TWINS else ""
+        labels = {case.sha256.get("label") for case in cases}
+        contradicting = ", but not the same label" if len(labels) > 1 else ""
         leak = len(splits) > 1 or len(domains) > 1
-        remedy = "remove one, unless it is to count twice"
+        remedy = "keep the one that is right" if contradicting else "remove one, unless it is to count twice"
         if leak:
             remedy = (
                 "keep one of them" if len(domains) > 1 else "keep one of them, or put them into one split and group"
@@ -135,7 +137,7 @@ def duplicates(description: DatasetDescription, results: Sequence[CaseResult]) -
                 "error" if leak else "warning",
                 first.id,
                 shown(first.image, description),
-                f"({first.domain}, {first.split}) has the same pixels as {twins}{more}",
+                f"({first.domain}, {first.split}) has the same pixels as {twins}{more}{contradicting}",
                 remedy,
             )
         )
@@ -179,7 +181,9 @@ def dark_domains(description: DatasetDescription, results: Sequence[CaseResult])
     for case, result in zip(description.cases, results, strict=True):
         if result.used_range is not None:
             domains[case.domain].append(result.used_range)
-    remedy = "train with --percentiles [1,99.8], or with a window of values such as --intensity [0,4095]"
+    # The window is one of values as they are stored.
+    window = "" if description.channels == 3 else ", or with a window of values such as --intensity [0,4095]"
+    remedy = f"train with --percentiles [1,99.8]{window}"
     return [
         Problem(
             "warning",

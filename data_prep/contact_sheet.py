@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import textwrap
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +18,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data_prep.case_slices import NOT_FINITE, middle_slice, read_picture, reduce_image, reduced_size, unreadable
-from mixstyleflow_monai.artifacts import atomic_path
 from mixstyleflow_monai.data.dataset_description import Case, DatasetDescription
+from mixstyleflow_monai.report import plain, save_figure
 
 COLOURS = ("#00e5ff", "#ffea00", "#ff4fd8", "#76ff03", "#ff9100", "#ffffff")
 """Outline colours of the regions, in the order of the data set."""
@@ -159,19 +158,6 @@ def _grid(rows: int, columns: int, description: DatasetDescription, title: str =
         borderaxespad=0.2, handlelength=1.5, columnspacing=1.5,
     )  # fmt: skip
     return figure, axes
-
-
-def plain(text: str) -> str:
-    """Return text that matplotlib shows as it is: two dollar signs would be set as a formula."""
-    return text.replace("$", r"\$")
-
-
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, atomically; letters that the font lacks become boxes without a warning each."""
-    with atomic_path(path) as partial, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+", UserWarning)
-        figure.savefig(partial)
-    return path
 
 
 def _line(index: int) -> tuple[str, Literal["solid", "dashed"]]:

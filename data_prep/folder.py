@@ -24,6 +24,7 @@ from data_prep.folder_cases import (
     FoundCase,
     check_filled,
     check_ids,
+    check_images,
     choose_channels,
     find_cases,
     relative_to,
@@ -87,7 +88,9 @@ def _import_cases(spec: FolderSpec, root: Path, folder: Path, left_out: list[Lef
     """Find, read and write all cases, and report those that cannot be used; return the rest and the channels."""
     found = [case for domain in spec.domains for case in find_cases(spec, domain, root)]
     check_ids(spec, found)
-    channels = choose_channels(spec, found)
+    wanted = [case for case in found if case.name not in case.domain.exclude]
+    check_images(spec, wanted)
+    channels = choose_channels(spec, wanted)
     written = []
     for case in tqdm(found, desc=f"import {spec.name}", unit="case"):
         try:

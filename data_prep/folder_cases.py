@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from collections import Counter
@@ -17,17 +18,19 @@ from data_prep.image_files import (
     UnusableCase,
     array_hash,
     centre_crop,
-    is_colour,
     name_of,
     read_image,
     read_label,
     remap,
     similar_name,
+    stored_values,
     write_png,
 )
 from data_prep.import_summary import LeftOut
 from data_prep.volume_files import copy_volume
 from mixstyleflow_monai.artifacts import sha256_file
+from mixstyleflow_monai.data.file_faults import is_volume
+from mixstyleflow_monai.data.file_search import search
 
 
 @dataclass
@@ -71,19 +74,22 @@ def find_cases(spec: FolderSpec, domain: DomainSpec, root: Path) -> list[FoundCa
     where = f"{spec.path}: domains.{domain.name}"
     try:
         found = sorted(path for path in _search(root, domain.images) if not path.name.startswith("."))
-    except (ValueError, NotImplementedError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{where}.images: {domain.images!r} cannot be searched for ({error}); correct it.") from error
     paths = [path for path in found if os.path.isfile(path) or is_dead_link(path)]
     for path in paths:
         if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
             raise ValueError(f"{where}.images: {str(path)!r} has a name that is not UTF-8; rename the file.")
     if not paths:
-        hint = " Write / between folders." if "\\" in domain.images else ""
-        above = root.resolve().parent
-        if domain.images.split("/")[0] == root.resolve().name and any(above.glob(domain.images)):
-            hint = f" It matches files under {above}: is that the root?"
         raise ValueError(
-            f"{where}.images: {domain.images!r} matches no file under {root}; correct the pattern, or --root.{hint}"
+            f"{where}.images: {domain.images!r} matches no file under {root}; correct the pattern, or --root."
+            f"{_no_match(root, domain.images)}"
+        )
+    if all(is_volume(path) != (spec.spatial_dims == 3) for path in paths):
+        kind, other = ("volumes", 3) if spec.spatial_dims == 2 else ("pictures", 2)
+        raise ValueError(
+            f"{spec.path}: spatial_dims: found {spec.spatial_dims}, but the images of domains.{domain.name} are "
+            f"{kind}, as {relative_to(paths[0], root)}. Write `spatial_dims: {other}`, or correct `images`."
         )
     names = _case_names(paths)
     unknown = sorted(set(domain.exclude) - set(names))
@@ -114,16 +120,30 @@ def _search(root: Path, pattern: str) -> set[Path]:
     Raises:
         PermissionError: a folder on the way, which glob itself would skip.
     """
-    parts = pattern.split("/")
-    for depth in range(1, len(parts)):
-        for folder in root.glob("/".join(parts[:depth])) if parts[depth - 1] else ():
-            if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
-                raise PermissionError(f"{folder}: permission denied, chmod u+rx gives it")
-    found = set(root.glob(pattern))
-    if not any(letter in parts[-1] for letter in "*?["):
-        folders = root.glob("/".join(parts[:-1])) if parts[:-1] else [root]
-        found |= {folder / parts[-1] for folder in folders if is_dead_link(folder / parts[-1])}
+    found = search(root, pattern)
+    folders, _, name = pattern.rpartition("/")
+    if not any(letter in name for letter in "*?["):
+        places = search(root, folders) if folders else {root}
+        found |= {place / name for place in places if is_dead_link(place / name)}
     return found
+
+
+def _no_match(root: Path, pattern: str) -> str:
+    """Return why a pattern may have found nothing, or ""."""
+    if "\\" in pattern:
+        return " Write / between folders."
+    if (root / pattern).is_dir():
+        return f" It is a folder: write {pattern.rstrip('/')}/*.png, with the suffix of its images."
+    above = root.resolve().parent
+    if pattern.split("/")[0] == root.resolve().name and any(above.glob(pattern)):
+        return f" It matches files under {above}: is that the root?"
+    folders, _, name = pattern.rpartition("/")
+    places = search(root, folders) if folders else {root}
+    if any(path.is_dir() for path in search(root, pattern)):
+        return f" It finds folders alone: write {pattern.rstrip('/')}/*.png, with the suffix of their images."
+    names = sorted(path.name for place in places if place.is_dir() for path in place.iterdir() if path.is_file())
+    other = next((entry for entry in names if fnmatch.fnmatchcase(entry.casefold(), name.casefold())), None)
+    return "" if other is None else f" Upper and lower case count: {other} is there."
 
 
 def is_dead_link(path: Path) -> bool:
@@ -204,10 +224,38 @@ def _case_names(paths: list[Path]) -> list[str]:
 
 
 def choose_channels(spec: FolderSpec, cases: Sequence[FoundCase]) -> int:
-    """Return the channels that all images get: as the spec says, else 3 if any file stores colours, else 1."""
+    """Return the channels that all images get: as the spec says, else 3 if any file stores colours, else 1.
+
+    Raises:
+        ValueError: nothing is said, and some files store colours, others more than 8 bits of grey.
+    """
     if spec.channels is not None or spec.spatial_dims == 3:
         return spec.channels or 1
-    return 3 if any(is_colour(case.image) for case in cases) else 1
+    first: dict[str, Path] = {}
+    for case in cases:
+        first.setdefault(stored_values(case.image), case.image)
+    if {"colours", "wide"} <= first.keys():
+        raise ValueError(
+            f"{spec.path}: channels: not given, and {first['colours']} stores colours, but {first['wide']} more than 8 "
+            "bits of grey, which no colour file holds. Write `channels: 1` to make all of them grey, scale the latter "
+            "to 8 bits, or write `channels: 3` to keep the upper 8 of their 16 bits."
+        )
+    return 3 if "colours" in first else 1
+
+
+def check_images(spec: FolderSpec, cases: Sequence[FoundCase]) -> None:
+    """Refuse images that are labels.
+
+    Raises:
+        ValueError: names the file.
+    """
+    labels = {os.path.realpath(case.label) for case in cases}
+    for case in cases:
+        if os.path.realpath(case.image) in labels:
+            raise ValueError(
+                f"{spec.path}: domains.{case.domain.name}.images: {case.domain.images!r} matches {case.image} too, "
+                "which is a label. Narrow the pattern, so that it matches images alone."
+            )
 
 
 def take_case(case: FoundCase, folder: Path, root: Path, channels: int, spatial_dims: int) -> NDArray[Any]:

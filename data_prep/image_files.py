@@ -68,13 +68,17 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def is_colour(path: Path) -> bool:
-    """Say whether the file stores colours (even if all of them are grey); False for files that cannot be read."""
+def stored_values(path: Path) -> str:
+    """Return what a file stores: "colours" (even if all are grey), "wide" (grey of more than 8 bits) or "grey".
+
+    Files that cannot be read count as "grey".
+    """
     try:
         with open_picture(path) as image:
-            return image.mode not in _GREY_MODES
+            mode = image.mode
     except (OSError, ValueError, Image.DecompressionBombError):
-        return False
+        return "grey"
+    return "wide" if mode in _WIDE_MODES else "grey" if mode in _GREY_MODES else "colours"
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:

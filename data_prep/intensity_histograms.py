@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from data_prep.case_slices import NOT_FINITE, open_volume, read_picture, unreadable
 from data_prep.check_case import pieces
-from data_prep.contact_sheet import plain, save_figure, short, spread
+from data_prep.contact_sheet import short, spread
 from mixstyleflow_monai.data.dataset_description import Case, DatasetDescription
+from mixstyleflow_monai.report import plain, save_figure
 
 CASES_PER_DOMAIN = 50
 PIXELS_PER_CASE = 5000

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
 from tqdm import tqdm
 
 from data_prep.building import scratch_folder
@@ -14,6 +15,7 @@ from data_prep.contact_sheet import CASES_PER_SHEET, domain_sheet
 from data_prep.intensity_histograms import CASES_PER_DOMAIN, draw_intensities, save_histograms
 from mixstyleflow_monai.data.case_checks import check_headers
 from mixstyleflow_monai.data.dataset_description import load_dataset
+from mixstyleflow_monai.report import AUTHOR
 
 PREVIEW_FOLDER = "preview"
 HISTOGRAM_FILE = "intensities.png"
@@ -29,7 +31,7 @@ def preview_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[s
 
     Args:
         dataset: folder of the data set, or its ``dataset.json``.
-        output: folder for the files, made where it is absent; files of the same names are replaced, others are left
+        output: folder for the files, made where it is absent; files of an earlier preview are replaced, others are left
             alone. ``preview`` beside ``dataset.json`` by default.
 
     Returns:
@@ -37,13 +39,16 @@ def preview_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[s
 
     Raises:
         FileNotFoundError: no data set there.
-        ValueError: the data set breaks its rules, a case cannot be read, or the output cannot be written.
+        ValueError: the data set breaks its rules, a case cannot be read, or the output cannot be written or would
+            replace a file of someone else's.
     """
     description = check_headers(load_dataset(dataset))
     target = Path(os.path.abspath(description.path.parent / PREVIEW_FOLDER if output is None else output))
     if target.exists() and not target.is_dir():
         raise ValueError(f"--output {target}: is a file; give a folder.")
     domains = description.domains
+    for name in (*_file_names(domains), HISTOGRAM_FILE):
+        _check_ours(target / name)
     sizes = [len(description.select(domain=domain)) for domain in domains]
     steps = sum(min(size, CASES_PER_SHEET) + min(size, CASES_PER_DOMAIN) for size in sizes)
     try:
@@ -63,6 +68,22 @@ def preview_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[s
         raise ValueError(
             f"--output {target}: cannot be written ({error.strerror or error}). Give another folder with --output."
         ) from error
+
+
+def _check_ours(path: Path) -> None:
+    """Raise if a file is there that no preview wrote."""
+    if not path.exists():
+        return
+    try:
+        with Image.open(path) as image:
+            ours = image.info.get("Author") == AUTHOR
+    except OSError:
+        ours = False
+    if not ours:
+        raise ValueError(
+            f"--output {path.parent}: {path.name} is there and was not written by preview (or by an earlier version of "
+            "it), which would replace it. Give another folder with --output, or move the file away."
+        )
 
 
 def _file_names(domains: Sequence[str]) -> list[str]:

@@ -24,6 +24,12 @@ _NUMBERS = (
     *("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"),
     *("BitsAllocated", "RescaleSlope", "RescaleIntercept"),
 )
+# 20200131, 2020-01-31, 31.1.2020, 31.01.20 and the like, of birth or of an examination; 5.5.25 may be anything.
+_YEAR = r"(?:19|20)\d\d"
+_DATE = re.compile(
+    rf"(?<!\d)(?:{_YEAR}\d{{4}}|{_YEAR}([-./])\d{{1,2}}\1\d{{1,2}}|\d{{1,2}}([-./])\d{{1,2}}\2{_YEAR}"
+    r"|\d\d([-./])\d\d\3\d\d)(?!\d)"
+)
 # What tells the volumes of one series apart, where several are stacked at the same positions.
 DIVIDERS = (
     *("TemporalPositionIdentifier", "DiffusionBValue", "EchoTime", "InversionTime", "TriggerTime"),
@@ -122,16 +128,23 @@ def person(tags: dict[str, Any]) -> tuple[str, ...]:
 
     It is identifying, so it is never written.
     """
+    # Cases and spaces differ between devices.
     if tags["PatientID"]:
-        return ("id", tags["PatientID"], tags["IssuerOfPatientID"])
-    # Cases, and empty parts at the end, differ between devices.
+        return ("id", *(" ".join(tags[name].casefold().split()) for name in ("PatientID", "IssuerOfPatientID")))
+    return name_and_birth(tags)
+
+
+def name_and_birth(tags: dict[str, Any]) -> tuple[str, ...]:
+    """Return PatientName and PatientBirthDate; () where both are missing. It is identifying, so it is never written."""
+    # Empty parts at the end differ between devices, too.
     name = " ".join(part for part in re.split(r"[\^\s]+", tags["PatientName"].casefold()) if part)
     return ("name", name, tags["PatientBirthDate"]) if name or tags["PatientBirthDate"] else ()
 
 
 def without_identity(text: str, tags: dict[str, Any], replacement: str) -> str:
-    """Return ``text``, or ``replacement`` if a word of the patient's name (3 letters or more), id or birth is in it."""
-    words = {word for word in re.split(r"[\W_]+", tags["PatientName"].lower()) if len(word) > 2}
+    """Return ``text``, or ``replacement`` if a date is in it, the patient's id, or a word of the name but initials."""
+    words = {word for word in re.split(r"[\W_]+", tags["PatientName"].lower()) if len(word) > 1}
     found = set(re.split(r"[\W_]+", text.lower()))
     numbers = [number for number in (tags["PatientID"].lower(), tags["PatientBirthDate"]) if len(number) > 2]
-    return replacement if words & found or any(number in text.lower() for number in numbers) else text
+    known = words & found or any(number in text.lower() for number in numbers)
+    return replacement if known or _DATE.search(text) else text

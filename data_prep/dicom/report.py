@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -152,7 +153,7 @@ def print_next_steps(console: Console, output: Path, segments: dict[str, Any]) -
         "    group: '^(p\\d+)_'",
     ]
     say(f"\nNext: save these lines as {output / 'spec.yaml'}, and run")
-    say(f"python -m data_prep folder --spec {output / 'spec.yaml'} --output DATASET\n")
+    say(f"python -m data_prep folder --spec {shlex.quote(str(output / 'spec.yaml'))} --output DATASET\n")
     say("\n".join(lines) + "\n")
 
 

@@ -24,7 +24,7 @@ from data_prep.dicom.files import Segmentation, without_identity
 from data_prep.dicom.grid import GRID_TOLERANCE, grid_distance, to_ras
 from data_prep.dicom.series import Series
 from data_prep.image_files import UnusableCase
-from data_prep.volume_files import open_volume
+from data_prep.volume_files import open_volume, volume_values
 
 # More values than this in a file beside the images: it is an image, not a label.
 MAX_VALUES = 64
@@ -238,10 +238,16 @@ def read_nifti_label(path: Path, series: Series) -> Label:
         UnusableCase: unreadable, other voxels, or values that are no label's.
     """
     assert series.affine is not None
-    volume = open_volume(path)
+    try:
+        volume = open_volume(path)
+        stored = volume_values(volume, path)
+    except UnusableCase as error:
+        # The reason is written to disk, and file names may hold patients' names.
+        reason = str(error).replace(path.name, "the NIfTI beside the images")
+        raise UnusableCase(reason, error.remedy) from None
     ras = to_ras(series.affine)
     turn = ornt_transform(io_orientation(volume.affine), io_orientation(ras))
-    values = apply_orientation(np.asanyarray(volume.dataobj), turn)
+    values = apply_orientation(stored, turn)
     if values.shape != series.size:
         raise UnusableCase(f"NIfTI beside the images has size {_by(values.shape)}, the images have {_by(series.size)}")
     distance = grid_distance(ras, volume.affine @ inv_ornt_aff(turn, volume.shape), series.size)

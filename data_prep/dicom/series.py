@@ -8,6 +8,7 @@ millimetres).
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data_prep.dicom.files import DIVIDERS, Instance, Segmentation, Unreadable, person, read_header, without_identity
+from data_prep.dicom.files import (
+    DIVIDERS,
+    Instance,
+    Segmentation,
+    Unreadable,
+    name_and_birth,
+    person,
+    read_header,
+    without_identity,
+)
 from data_prep.dicom.grid import RepeatedPositions, slice_grid, slice_order
 from data_prep.image_files import UnusableCase
 
@@ -28,6 +38,11 @@ _NAMELESS = (
     "no PatientID, name or date of birth: patients cannot be told apart, and each study counts as one; "
     "change `group` where a patient has several"
 )
+_SHARED = (
+    "this PatientID has several names or dates of birth, or is a placeholder: all of it counts as one patient; "
+    "change `group` where it is several"
+)
+_PLACEHOLDERS = ("", "anon", "anonymous", "anonymized", "anonymised", "deidentified", "unknown", "none", "na", "null")
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -119,7 +134,31 @@ def scan(folder: Path) -> Tree:
             tree.segmentations.append(found)
     tree.series = [judge(uid, instances) for uid, instances in by_uid.items()]
     tree.series.sort(key=lambda series: (series.number, series.uid))
+    _join_patients(tree.series)
     return tree
+
+
+def _join_patients(series: Sequence[Series]) -> None:
+    """Take series of one PatientID for one patient where an issuer is missing, and note what an id does not tell.
+
+    Two groups of one patient could become training and test images; one group of two patients costs a better split.
+    """
+    by_id: dict[str, list[Series]] = {}
+    for item in series:
+        kind, *rest = person(item.tags) or ("",)
+        if kind == "id":
+            by_id.setdefault(rest[0], []).append(item)
+    for number, items in by_id.items():
+        if len({item.patient for item in items}) > 1 and any(not item.tags["IssuerOfPatientID"] for item in items):
+            for item in items:
+                item.patient = number
+        for patient in {item.patient for item in items}:
+            same = [item for item in items if item.patient == patient]
+            people = {name_and_birth(item.tags) for item in same} - {()}
+            studies = {item.tags["StudyInstanceUID"] for item in same}
+            if len(people) > 1 or (len(studies) > 1 and re.sub(r"\W|0", "", number) in _PLACEHOLDERS):
+                for item in same:
+                    item.notes.append(_SHARED)
 
 
 def judge(uid: str, instances: Sequence[Instance]) -> Series:

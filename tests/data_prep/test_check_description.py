@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -12,8 +13,12 @@ import pytest
 from PIL import Image
 
 from data_prep.check import check_dataset
+from data_prep.check_case import CaseResult
+from data_prep.check_description import duplicates
 from mixstyleflow_monai.artifacts import sha256_file
+from mixstyleflow_monai.data.dataset_description import load_dataset
 from tests.data_prep import bad_files as bad
+from tests.small_dataset import make_dataset
 
 
 @pytest.mark.parametrize(("depth", "told"), [(np.uint8, False), (np.uint16, True)])
@@ -69,3 +74,21 @@ def test_series_of_another_plane_than_the_network_s_are_told(
         p["fault"].startswith(f"half of the volumes of 'home' have voxels at least {told} times") for p in planes
     ] == [True] * bool(told)
     assert all(problem["severity"] == "warning" for problem in planes)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_one_image_with_two_labels_is_told(same: bool, tmp_path: Path) -> None:
+    description = load_dataset(make_dataset(tmp_path / "data"))
+    twins = description.select("train")[:2]
+    labels = {twins[1].id: twins[0].sha256["label"]} if same else {}
+    cases = [
+        replace(case, sha256={**case.sha256, "label": labels.get(case.id, case.sha256["label"])})
+        for case in description.cases
+    ]
+    pixels = [CaseResult(pixels="one" if case in twins else case.id) for case in description.cases]
+    (problem,) = duplicates(replace(description, cases=tuple(cases)), pixels)
+    assert problem.severity == "warning"
+    assert problem.fault.endswith(f"has the same pixels as {twins[1].id} (home, train)") == same
+    assert ("but not the same label" in problem.fault, "keep the one that is right" in problem.remedy) == (
+        not same,
+    ) * 2

@@ -199,7 +199,7 @@ def test_labels_are_read_by_index_or_equal_channels(form: str, root: Path, spec:
     np.testing.assert_array_equal(pixels(case.label), expected)
 
 
-def test_grey_images_keep_16_bits_and_mixed_ones_become_colour(root: Path, spec: Spec) -> None:
+def test_grey_images_keep_16_bits_and_mixed_ones_are_asked_about(root: Path, spec: Spec) -> None:
     generator = np.random.default_rng(0)
     for path in sorted(root.glob("*/images/*.png")):
         Image.fromarray(generator.integers(0, 4000, (24, 20), dtype=np.uint16)).save(path)
@@ -209,10 +209,32 @@ def test_grey_images_keep_16_bits_and_mixed_ones_become_colour(root: Path, spec:
     assert written.dtype == np.uint16
     np.testing.assert_array_equal(written, pixels(root / "home" / "images" / "p0_0.png"))
     Image.new("RGB", (20, 24), (9, 8, 7)).save(root / "home" / "images" / "p0_0.png")
-    description = run(spec, root, "mixed")
-    assert description.channels == 3
+    with pytest.raises(ValueError, match=r"channels: not given, and .*p0_0\.png stores colours, but .*p0_1\.png more"):
+        run(spec, root, "mixed")
+    description = run(spec | {"channels": 3}, root, "colour")
     assert {pixels(case.image).shape for case in description.cases} == {(24, 20, 3)}
     assert run(spec | {"channels": 1}, root, "forced").channels == 1
+
+
+def test_links_to_folders_are_followed_and_circles_of_them_end(root: Path, spec: Spec) -> None:
+    whole = run(spec, root, "whole")
+    (root / "home" / "images").rename(root.parent / "elsewhere")
+    (root / "home" / "images").symlink_to(root.parent / "elsewhere")
+    (root / "home" / "again").symlink_to(root / "home")
+    spec["domains"]["home"]["images"] = "home/**/*[0-9].png"
+    linked = run(spec, root, "linked")
+    assert [case.id for case in linked.cases] == [case.id for case in whole.cases]
+
+
+def test_a_label_is_no_image(root: Path, spec: Spec) -> None:
+    spec["domains"]["home"]["images"] = "home/*/*.png"
+    spec["domains"]["home"]["labels"] = "home/masks/{stem}.png"
+    with pytest.raises(ValueError, match=r"domains\.home\.images: .* matches .*_mask\.png too, which is a label"):
+        run(spec, root)
+    names = sorted(path.stem for path in (root / "home" / "masks").iterdir())
+    spec["domains"]["home"]["exclude"] = dict.fromkeys(names, "is a label")
+    spec["domains"]["home"]["labels"] = "home/masks/{stem}_mask.png"
+    assert set(left_out(run(spec, root)).values()) == {"excluded by the spec: is a label"}
 
 
 def change_domain(**values: Any) -> Callable[[Spec], object]:
@@ -231,6 +253,21 @@ MISTAKES: dict[str, tuple[Callable[[Spec], object], str]] = {
     "no image": (
         change_domain(images="home/imgs/*.png"),
         r"domains\.home\.images: 'home/imgs/\*\.png' matches no file under .*; correct the pattern, or --root",
+    ),
+    "a folder": (change_domain(images="home/images"), r"'home/images' matches no file .* folder: write home/images/\*"),
+    "a folder a patient": (change_domain(images="home/im*"), r"It finds folders alone: write home/im\*/\*\.png"),
+    "large letters": (change_domain(images="home/images/*.PNG"), r"Upper and lower case count: p0_0\.png is there"),
+    "wrong dimensions": (
+        lambda spec: spec.update(spatial_dims=3),
+        r"spatial_dims: found 3, but the images of domains\.home are pictures, as home/images/p0_0\.png.*dims: 2",
+    ),
+    "a word that YAML reads as false": (
+        lambda spec: spec.update(source_domain=False),
+        r"source_domain: found False \(bool\), expected string; put it in quotes",
+    ),
+    "a region with a space": (
+        lambda spec: spec["regions"].update({"the cup": [2]}),
+        r"regions: found 'the cup', allowed: letters from a to z, digits, _ and -, a letter first",
     ),
     "no label at all": (
         change_domain(labels="home/labels/{stem}.png"),

@@ -128,6 +128,19 @@ def test_a_rerun_replaces_its_files_and_an_error_leaves_them(tmp_path: Path) -> 
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["intensities.png", "cases_far.png"])
+def test_a_picture_of_the_user_is_not_replaced(name: str, tmp_path: Path) -> None:
+    dataset, out = make_dataset(tmp_path / "data"), tmp_path / "out"
+    out.mkdir()
+    for write in (lambda path: path.write_text("mine"), Image.new("L", (4, 4)).save):
+        write(out / name)
+        before = (out / name).read_bytes()
+        with pytest.raises(ValueError, match=rf"{name} is there and was not written by preview.* move the file away"):
+            preview_dataset(dataset, out)
+        assert [path.name for path in out.iterdir()] == [name]
+        assert (out / name).read_bytes() == before
+
+
 def test_what_headers_tell_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "data")
     for number in (0, 6):

@@ -196,8 +196,10 @@ def test_nothing_written_tells_who_the_patient_is(tmp_path: Path) -> None:
     folder = tmp_path / "MUSTER_ANNA"
     write_series(folder, change=described)
     (folder / "Muster.dcm").write_text("damaged")
+    nib.save(nib.Nifti1Image(np.zeros((2, 2, 2, 2), np.uint8), np.eye(4)), folder / "Muster_Anna_1950.nii.gz")
     made, _ = convert(folder, tmp_path / "out")
     assert rows_of(made)[0]["description"] == "(withheld)"
+    assert "label: the NIfTI beside the images has 4 dimensions" in rows_of(made)[0]["reason"]
     for path in made.rglob("*"):
         if path.is_file():
             content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -205,11 +207,23 @@ def test_nothing_written_tells_who_the_patient_is(tmp_path: Path) -> None:
             assert not any(word in text.lower() for word in (b"muster", b"a17name", b"20345", b"1950", b"20200101"))
 
 
-def test_an_ordinary_description_is_kept(tmp_path: Path) -> None:
-    write_series(tmp_path / "in", change=setting("SeriesDescription", "t2 [ax]"))
+@pytest.mark.parametrize("text", ["t2 [ax]", "t2 0.5x0.5x3 b1000", "ep2d 1.5 3.0", "VIBE 5.5.25", "t2 2-3-10"])
+def test_an_ordinary_description_is_kept(text: str, tmp_path: Path) -> None:
+    write_series(tmp_path / "in", change=setting("SeriesDescription", text))
     made, printed = convert(tmp_path / "in")
-    assert rows_of(made)[0]["description"] == "t2 [ax]"
-    assert "t2 [ax]" in printed
+    assert rows_of(made)[0]["description"] == text
+    assert text in printed
+
+
+@pytest.mark.parametrize("text", ["T2 Wu ax", "T2 20200131", "T2 31.1.2020 ax", "2020-01-31"])
+def test_a_description_with_a_short_name_or_a_date_is_withheld(text: str, tmp_path: Path) -> None:
+    def change(index: int, dataset: Dataset) -> None:
+        dataset.PatientName, dataset.SeriesDescription = "Wu^Li", text
+
+    write_series(tmp_path / "in", change=change)
+    made, printed = convert(tmp_path / "in")
+    assert rows_of(made)[0]["description"] == "(withheld)"
+    assert text not in printed
 
 
 # --- the whole

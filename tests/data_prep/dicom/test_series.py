@@ -289,6 +289,49 @@ def test_patients_that_nothing_tells_apart_are_noted(tmp_path: Path) -> None:
     assert printed.count("patients cannot be told apart") == 2
 
 
+def identified(number: str, issuer: str = "", name: str = "Muster^A17name", study: str = "1.2.3") -> Change:
+    """Set what tells patients apart."""
+
+    def change(index: int, dataset: Dataset) -> None:
+        dataset.PatientID, dataset.IssuerOfPatientID, dataset.PatientName = number, issuer, name
+        dataset.StudyInstanceUID = study
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("second", "patients", "noted"),
+    [
+        (identified("a17 "), 1, False),
+        (identified("A17", "Hospital"), 1, False),
+        (identified("A18"), 2, False),
+        (identified("A17", name="Muster^Hanna"), 1, True),
+    ],
+    ids=["written otherwise", "with an issuer", "another id", "another name"],
+)
+def test_series_with_one_id_are_one_patient(second: Change, patients: int, noted: bool, tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "1", seed=1, change=identified("A17"))
+    write_series(tmp_path / "in" / "2", seed=2, change=second)
+    made, _ = convert(tmp_path / "in", series="all")
+    assert len({row["name"][:3] for row in rows_of(made)}) == patients
+    assert {"all of it counts as one patient" in row["reason"] for row in rows_of(made)} == {noted}
+
+
+def test_ids_of_two_issuers_are_two_patients(tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "1", seed=1, change=identified("A17", "Hospital"))
+    write_series(tmp_path / "in" / "2", seed=2, change=identified("A17", "Clinic"))
+    made, _ = convert(tmp_path / "in", series="all")
+    assert len({row["name"][:3] for row in rows_of(made)}) == 2
+
+
+@pytest.mark.parametrize(("study", "noted"), [("1.2.3", False), ("1.2.4", True)])
+def test_a_placeholder_id_of_several_studies_is_noted(study: str, noted: bool, tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "1", seed=1, change=identified("ANONYMOUS", name=""))
+    write_series(tmp_path / "in" / "2", seed=2, change=identified("ANONYMOUS", name="", study=study))
+    made, _ = convert(tmp_path / "in", series="all")
+    assert {"or is a placeholder" in row["reason"] for row in rows_of(made)} == {noted}
+
+
 def test_images_of_two_patients_without_id_are_no_series(tmp_path: Path) -> None:
     def change(index: int, dataset: Dataset) -> None:
         named("Muster^Anna" if index else "Muster^Hanna")(index, dataset)
