@@ -22,6 +22,9 @@ PLACE = (
 )
 """Sentence of a bundle's README that packing makes untrue: its folder is alone then."""
 
+SHIPPED_TASK = "`metadata.json` describes the shipped configuration: one-channel images and one region, `prostate`."
+"""Sentence of the READMEs of networks that packing makes untrue."""
+
 PACKED_PLACE = (
     "Commands are given for this bundle's folder, the one that holds `configs/`; they work from any other as well, "
     "with the\npaths to match. `make` and `python -m mixstyleflow_monai` need the repository."
@@ -47,12 +50,11 @@ def describe_metadata(metadata: Mapping[str, Any], weights: Weights) -> dict[str
     labels = content["network_data_format"].get("post_processed_outputs", {}).get("pred")
     if labels is not None:
         labels.update(channel_def=label_names(task), value_range=[0, max(map(int, label_names(task)))])
-    regions = ", ".join(f"{name} (label values {values})" for name, values in task.regions.items())
     dataset = manifest_dataset(weights)
     content.update(
         data_source=f"{dataset}; trained on its domain {_source(manifest)!r}, see docs/data_license.txt",
-        image_classes=f"{task.in_channels} channel(s), {_input_range(task)} for the network",
-        label_classes=f"single-channel label map, 0 background; regions: {regions}",
+        image_classes=_images(task),
+        label_classes=f"single-channel label map, 0 background; regions: {_regions(task)}",
         pred_classes=_prediction(task),
         eval_metrics=weights.evaluation,
     )
@@ -65,8 +67,13 @@ def _tensors(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [entry for form in formats for part in ("inputs", "outputs") for entry in form[part].values()]
 
 
-def _input_range(task: Task) -> str:
-    return "z-scored slice by slice" if task.intensity == "z_score" else "scaled to [0, 1]"
+def _images(task: Task) -> str:
+    scaled = "z-scored slice by slice" if task.intensity == "z_score" else "scaled to [0, 1]"
+    return f"{task.in_channels} channel(s), {scaled} for the network"
+
+
+def _regions(task: Task) -> str:
+    return ", ".join(f"{name} (label values {values})" for name, values in task.regions.items())
 
 
 def _prediction(task: Task) -> str:
@@ -82,7 +89,11 @@ def _source(manifest: Mapping[str, Any]) -> str:
 def manifest_dataset(weights: Weights) -> str:
     """Return the name and hash of the data set that the weights were trained on."""
     facts = weights.manifest.get("dataset", {})
-    return f"data set {facts.get('name', 'unknown')!r} (dataset.json with SHA-256 {facts.get('sha256', 'unknown')})"
+    return _dataset(facts.get("name", "unknown"), facts.get("sha256", "unknown"))
+
+
+def _dataset(name: str, sha256: str) -> str:
+    return f"data set {name!r} (dataset.json with SHA-256 {sha256})"
 
 
 def label_names(task: Task) -> dict[str, str]:
@@ -105,9 +116,11 @@ def performance_section(weights: Weights) -> str:
         return "These weights were packed without an evaluation; `eval_metrics` in `metadata.json` is empty."
     if "domains" not in record:
         return "What was measured with these weights is in `eval_metrics` of `metadata.json`."
+    # It may be another one than the weights were trained on, with more unseen domains.
+    dataset = _dataset(record["dataset"], record["dataset_sha256"])
     lines = [
         f"Measured with these very weights (SHA-256 {record['model_sha256'][:12]}...) on the split "
-        f"`{record.get('split', 'test')}` of {manifest_dataset(weights)}, by `evaluate.json`. Dice in percent and "
+        f"`{record.get('split', 'test')}` of {dataset}, by `evaluate.json`. Dice in percent and "
         "average surface distance, mean ± standard deviation over n cases on their original grid; one training, seed "
         f"{record.get('seed')}.",
         "",
@@ -149,6 +162,8 @@ def describe_readme(text: str, weights: Weights, bundle: str) -> str:
     filled = f"{before}{start}\n{performance_section(weights)}\n{end}{rest.partition(end)[2]}"
     filled = filled.replace(WITHOUT_WEIGHTS, "The bundle holds trained weights and no data.")
     filled = filled.replace(PLACE, PACKED_PLACE)
+    described = f"`metadata.json` describes these weights: {_images(weights.task)}; regions: {_regions(weights.task)}."
+    filled = filled.replace(SHIPPED_TASK, described)
     for name in PHASE_BUNDLES.values():
         filled = filled.replace(f"bundles/{name}/", "" if name == bundle else f"../{name}/")
     return filled

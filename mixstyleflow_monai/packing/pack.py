@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mixstyleflow_monai.artifacts import atomic_path, sha256_file, write_json
+from mixstyleflow_monai.artifacts import atomic_path, case_counts, sha256_file, write_json
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.export import FORMATS, check_export, export_network
 from mixstyleflow_monai.packing.description import data_licence, describe_metadata, describe_readme
@@ -102,7 +102,10 @@ def _licence(path: str | None) -> str | None:
         return None
     if not Path(path).is_file():
         raise FileNotFoundError(f"data_license: {path}: no such file. Give a text file, or leave the option out.")
-    return Path(path).read_text(encoding="utf-8")
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"data_license: {path}: not a text in UTF-8. Give a text file.") from error
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
@@ -126,7 +129,10 @@ def _stage(source: Path, root: Path, metadata: dict[str, Any], weights: Weights,
     vendor_package(root)
     (root / "models").mkdir()
     for file in weights.files:
-        shutil.copyfile(file, root / "models" / file.name)
+        copy = root / "models" / file.name
+        shutil.copyfile(file, copy)
+        if file.suffix == ".json":
+            _without_cases(copy)
 
     def of_these_weights(name: str, content: dict[str, Any]) -> dict[str, Any]:
         if "untrained_task" in content:
@@ -144,6 +150,13 @@ def _stage(source: Path, root: Path, metadata: dict[str, Any], weights: Weights,
     text = describe_readme(readme.read_text(encoding="utf-8"), weights, source.name)
     readme.write_text(text, encoding="utf-8")
     (root / "docs" / "data_license.txt").write_text(data_licence(weights, licence), encoding="utf-8")
+
+
+def _without_cases(path: Path) -> None:
+    """Put numbers in the place of a manifest's case ids: they come from file names, which may be patients' names."""
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    if "cases" in manifest:
+        write_json(path, {**manifest, "cases": case_counts(manifest)})
 
 
 def _files(root: Path) -> list[Path]:

@@ -23,7 +23,8 @@ IMPORT = re.compile(r"\$import (mixstyleflow_monai(?:\.\w+)*)(?: as (\w+))?")
 HELPERS = ("$import sys", "$import inspect", "$import pathlib", "$import pkgutil")
 ERRORS = "mixstyleflow_monai.bundle_errors"
 # Bundles of the wheel, and commands, which work on the three bundles together.
-NOT_VENDORED = {"bundles", "benchmark", "cli.py", "__main__.py", "packing", "options.py", "pipeline.py"}
+_COMMANDS = {"cli.py", "command_line.py", "__main__.py", "options.py", "pipeline.py"}
+NOT_VENDORED = {"bundles", "benchmark", "packing", *_COMMANDS}
 
 # Where the bundle is, the surest first: around the file that MONAI is reading, as its functions on the call stack know
 # it; on the search path, where the Model Zoo's checks and MONAI Label put it; the working directory.

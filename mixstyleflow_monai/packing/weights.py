@@ -45,18 +45,19 @@ class Weights:
     evaluation: dict[str, Any]
 
 
-def find_weights(phase: int, weights: str | os.PathLike[str]) -> Weights:
+def find_weights(phase: int, weights: str | os.PathLike[str], *, stale_evaluation: bool = False) -> Weights:
     """Return the weights of a phase, checked.
 
     Args:
         phase: 1, 2 or 3.
         weights: the artifact (``model.pt``, ``style_flows.pt``), the ``models`` folder, or the output folder of the
             training, which may hold ``evaluation.json``.
+        stale_evaluation: whether an evaluation of other weights is passed over.
 
     Raises:
         FileNotFoundError: no weights there, or no manifest beside them.
         ValueError: another phase's weights, a file that its manifest does not describe, weights of another network than
-            the manifest's, an evaluation of other weights.
+            the manifest's, an evaluation of other weights unless ``stale_evaluation``.
     """
     artifact = _artifact(phase, Path(weights))
     manifest = read_manifest(artifact, kind=KIND[phase])
@@ -81,7 +82,7 @@ def find_weights(phase: int, weights: str | os.PathLike[str]) -> Weights:
         manifest=manifest,
         task=task,
         network=network.eval(),
-        evaluation=_evaluation(artifact, manifest),
+        evaluation=_evaluation(artifact, manifest, stale_evaluation),
     )
 
 
@@ -118,7 +119,7 @@ def _check_bare(path: Path) -> None:
         )
 
 
-def _evaluation(artifact: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _evaluation(artifact: Path, manifest: Mapping[str, Any], stale: bool) -> dict[str, Any]:
     """Return the evaluation that lies in the output folder of the weights; empty if there is none."""
     folder = artifact.parent.parent if artifact.parent.name == "models" else artifact.parent
     path = folder / "evaluation.json"
@@ -126,6 +127,8 @@ def _evaluation(artifact: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if record.get("model_sha256") != manifest["sha256"]:
+        if stale:
+            return {}
         raise ValueError(
             f"{path}: evaluates the weights {str(record.get('model_sha256'))[:12]}..., but {artifact.name} is "
             f"{manifest['sha256'][:12]}.... Run evaluate.json on these weights, or remove the file to pack without "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 
 import torch
 
-from mixstyleflow_monai.artifacts import git_commit, manifest_path, software_versions
+from mixstyleflow_monai.artifacts import case_counts, git_commit, manifest_path, software_versions
 from mixstyleflow_monai.data import Task
+from mixstyleflow_monai.data.dataset_description import SPLITS
 from mixstyleflow_monai.engines import load_network
 from mixstyleflow_monai.networks import DualDecoderNet
-from mixstyleflow_monai.tracking.run import TrackedRun
+from mixstyleflow_monai.tracking.run import TrackedRun, metric_name
 from mixstyleflow_monai.tracking.store import Store
 
 # Height and width of the example; any multiples of 16 from 32 on go through the exported model.
@@ -40,7 +42,7 @@ def training_parameters(facts: Mapping[str, Any]) -> dict[str, Any]:
         **{name: facts[name] for name in names if name in facts},
         "dataset": dataset.get("name"),
         "dataset_sha256": dataset.get("sha256"),
-        **{f"{split}_cases": len(cases) for split, cases in facts.get("cases", {}).items()},
+        **{f"{split}_cases": count for split, count in case_counts(facts).items()},
         **facts.get("settings", {}),
         **{f"task.{name}": value for name, value in facts.get("task", {}).items()},
         **software_parameters(facts),
@@ -59,22 +61,40 @@ def evaluation_values(record: Mapping[str, Any]) -> dict[str, float | None]:
     """Return the numbers of an ``evaluation.json`` by metric name.
 
     ``source_mean_dice``, ``unseen_mean_dice``, ``dice/DOMAIN/REGION`` and the surface distance, ``asd_mm/...`` or
-    ``asd_px/...``. Dice in percent.
+    ``asd_px/...``; of another split than test with its name in front, ``validation/...``. Dice in percent. Where
+    domains differ in nothing but signs that MLflow does not take, later ones get a number.
     """
     if "domains" not in record:  # of flows: its numbers are the evaluator's own metrics
         return {}
     values: dict[str, float | None] = {name: record.get(name) for name in ("source_mean_dice", "unseen_mean_dice")}
     for domain, entry in record["domains"].items():
         for region, numbers in entry["regions"].items():
-            for kind, number in numbers.items():
-                values["/".join((kind, *(part.replace("/", "_") for part in (domain, region))))] = number["mean"]
-    return values
+            for kind, spread in numbers.items():
+                name = metric_name("/".join((kind, *(part.replace("/", "_") for part in (domain, region)))))
+                free = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+                values[next(candidate for candidate in free if candidate not in values)] = spread["mean"]
+    split = record.get("split", SPLITS[-1])
+    before = "" if split == SPLITS[-1] else f"{split}/"
+    return {before + name: value for name, value in values.items()}
 
 
-def upload_results(run: TrackedRun, folder: Path) -> None:
-    """Upload panels, tables and the manifests of what was trained from an output folder; flows too, they are small."""
-    run.files(sorted((folder / "panels").glob("*.png")), "panels")
-    run.files([folder / name for name in TABLES], "tables")
+def upload_panels(run: TrackedRun, folder: Path, since: float = 0.0) -> None:
+    """Upload the panels of an output folder; those older than ``since`` (seconds from 1970) are another training's."""
+    run.files([path for path in sorted((folder / "panels").glob("*.png")) if path.stat().st_mtime >= since], "panels")
+
+
+def upload_results(run: TrackedRun, folder: Path, since: float = 0.0, tables: Sequence[str] = TABLES) -> None:
+    """Upload panels, tables and the manifests of what was trained from an output folder; flows too, they are small.
+
+    Args:
+        run: to upload to.
+        folder: output folder.
+        since: panels and tables older than this, in seconds from 1970, are of a training before, and stay.
+        tables: names of files.
+    """
+    upload_panels(run, folder, since)
+    present = [folder / name for name in tables if (folder / name).is_file()]
+    run.files([path for path in present if path.stat().st_mtime >= since], "tables")
     run.files(sorted((folder / "models").glob("*.manifest.json")), "models")
     run.files([folder / "models" / "style_flows.pt"], "models")
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
+import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,14 @@ from mixstyleflow_monai.tracking.contents import (
     executed_config,
     log_network,
     training_parameters,
+    upload_panels,
     upload_results,
 )
 from mixstyleflow_monai.tracking.run import TrackedRun, status_after
 from mixstyleflow_monai.tracking.store import Store
+
+CLOCK_SECONDS = 2.0
+"""By how much the clock of a file system may be behind."""
 
 
 class PhaseTracker:
@@ -54,6 +60,7 @@ class PhaseTracker:
         self.output_dir = Path(output_dir)
         self.executed_config = executed_config
         self.run: TrackedRun | None = None
+        self.since = 0.0
 
     def attach(self, engine: Engine) -> None:
         """Attach to an engine, after all handlers that change its state or write files."""
@@ -67,7 +74,7 @@ class PhaseTracker:
 
     def _fail(self, error: BaseException) -> None:
         if self.run is not None and self.run.is_open:
-            upload_results(self.run, self.output_dir)
+            upload_results(self.run, self.output_dir, self.since)
             self.run.finish(status_after(error))
 
 
@@ -96,8 +103,7 @@ class TrainingTracker(PhaseTracker):
         self.facts = facts
         self.validator = validator
         self.model_path = model_path
-        self.sums: dict[str, float] = {}
-        self.iterations = 0
+        self.losses: dict[str, list[float]] = {}
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer as its last handler."""
@@ -112,6 +118,9 @@ class TrainingTracker(PhaseTracker):
     def _started(self, engine: Any) -> None:
         # A finished run is of another training, unless this one resumes it for more epochs.
         run = self._open(anew=engine.state.epoch == 0)
+        if engine.state.epoch == 0 or not run.is_new:
+            # What lies in the folder from before the run is of a training before, unless this one began untracked.
+            self.since = run.started - CLOCK_SECONDS
         lengths = {name: getattr(engine.state, name) for name in ("max_epochs", "epoch_length")}
         run.parameters({**training_parameters(self.facts), **lengths})
 
@@ -124,8 +133,7 @@ class TrainingTracker(PhaseTracker):
         for number, group in enumerate(engine.optimizer.param_groups):
             self.run.value(f"lr_group_{number}", group["lr"], step)
         for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.iterations += 1
+            self.losses.setdefault(name, []).append(value)
 
     def _validated(self, engine: Any) -> None:
         if self.run is not None:
@@ -133,16 +141,18 @@ class TrainingTracker(PhaseTracker):
 
     def _epoch(self, engine: Any) -> None:
         assert self.run is not None
-        means = {name: value / self.iterations for name, value in self.sums.items()}
-        self.sums, self.iterations = {}, 0
+        # Steps that were skipped for a loss that is not finite count in none.
+        finite = {name: [value for value in values if math.isfinite(value)] for name, values in self.losses.items()}
+        means = {name: statistics.fmean(values) for name, values in finite.items() if values}
+        self.losses = {}
         self.run.values({**means, **engine.state.metrics}, engine.state.epoch)
         self.run.flush()
-        self.run.files(sorted((self.output_dir / "panels").glob("epoch_*.png")), "panels")
+        upload_panels(self.run, self.output_dir, self.since)
 
     def _completed(self, engine: Any) -> None:
         assert self.run is not None
         self.run.values(engine.state.metrics, engine.state.epoch)
-        upload_results(self.run, self.output_dir)
+        upload_results(self.run, self.output_dir, self.since)
         if self.model_path is not None:
             log_network(self.run, self.model_path)
         self.run.finish()
@@ -179,22 +189,27 @@ class EvaluationTracker(PhaseTracker):
         upload_results(self.run, self.output_dir)
         # The evaluator's own names would be another point on the training's curves.
         own = {f"evaluation/{name}": value for name, value in engine.state.metrics.items()}
-        self.run.values(read_evaluation(self.output_dir) or own, engine.state.epoch)
+        self.run.values(evaluation_values(read_evaluation(self.output_dir)) or own, engine.state.epoch)
         self.run.finish()
 
 
-def read_evaluation(folder: Path) -> dict[str, float | None]:
-    """Return the numbers of a folder's ``evaluation.json`` by metric name; none if it has no such file."""
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """Return a folder's ``evaluation.json``; empty if it has no such file."""
     path = folder / "evaluation.json"
-    return evaluation_values(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def adopt(run: TrackedRun, folder: Path, artifact: Path) -> None:
     """Tell a run of a training that ended without it: parameters, numbers and files, but no curves."""
-    if manifest_path(artifact).is_file():
-        run.parameters(training_parameters(read_manifest(artifact)))
-    run.values(read_evaluation(folder), 1)
-    upload_results(run, folder)
+    manifest = read_manifest(artifact) if manifest_path(artifact).is_file() else {}
+    if manifest:
+        run.parameters(training_parameters(manifest))
+    record = read_evaluation(folder)
+    if record.get("model_sha256", manifest.get("sha256")) == manifest.get("sha256"):
+        run.values(evaluation_values(record), 1)
+        upload_results(run, folder)
+    else:  # the evaluation is of a training before this one
+        upload_results(run, folder, tables=("style_report.json",))
     run.finish()
 
 

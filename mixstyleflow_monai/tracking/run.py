@@ -36,13 +36,15 @@ class TrackedRun:
         run_id: of a run that exists.
         name: for messages.
         is_new: whether it was made just now.
+        started: when it was made, in seconds from 1970.
     """
 
-    def __init__(self, store: Store, run_id: str, name: str, *, is_new: bool = False) -> None:
+    def __init__(self, store: Store, run_id: str, name: str, *, is_new: bool = False, started: float = 0.0) -> None:
         self.store = store
         self.run_id = run_id
         self.name = name
         self.is_new = is_new
+        self.started = started
         self.is_open = True
         self.failed_at: float | None = None
         self._values: deque[Metric] = deque(maxlen=KEPT_VALUES)
@@ -77,8 +79,9 @@ class TrackedRun:
         if found is not None and not (anew and found["status"] == "FINISHED"):
             with brief_retries():
                 store.client.update_run(found["run_id"], status="RUNNING")
+                started = (store.client.get_run(found["run_id"]).info.start_time or 0) / 1000
             logger.info("MLflow: going on with run %r (%s)", found["run_name"], found["run_id"])
-            return cls(store, found["run_id"], found["run_name"])
+            return cls(store, found["run_id"], found["run_name"], started=started)
         path = Path(folder) / RECORD
         with brief_retries():
             free = free_name(store, experiment_id, name)
@@ -91,7 +94,7 @@ class TrackedRun:
             run_id = store.client.create_run(experiment_id, run_name=free, tags=tags).info.run_id
         entry = {"experiment": experiment, "run_id": run_id, "run_name": free, "store": store.name}
         write_json(path, {"format": 1, "runs": [*_entries(path), entry]})
-        return cls(store, run_id, free, is_new=True)
+        return cls(store, run_id, free, is_new=True, started=time.time())
 
     def value(self, name: str, value: Any, step: int) -> None:
         """Keep a number for `flush`; what is not a finite number, or was kept for this step already, is left out."""

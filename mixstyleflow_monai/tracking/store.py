@@ -63,10 +63,19 @@ class Store:
             comes first, as everywhere in MLflow and MONAI.
 
     Raises:
-        ValueError: MLflow is not installed, the URI is of another kind, or the store cannot be reached or read.
+        ValueError: MLflow is not installed, the URI is of another kind or holds a password, or the store cannot be
+            reached or read.
     """
 
     def __init__(self, tracking_uri: str) -> None:
+        given = urlsplit(tracking_uri)
+        if "@" in given.netloc:
+            # Exported and uploaded with the configuration it would be read by others.
+            raise ValueError(
+                f"tracking_uri of {given.hostname}: holds a user name or a password, which the saved configuration "
+                "would show. Give the address without, and the environment variables MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD."
+            )
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri
         # A server's address may hold a password, which belongs neither in messages nor in files.
         parts = urlsplit(self.uri)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mixstyleflow_monai.artifacts import read_manifest, write_manifest
+from mixstyleflow_monai.artifacts import read_manifest, write_json, write_manifest
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.engines import save_state_dict
 from mixstyleflow_monai.networks import DualDecoderNet
@@ -39,9 +39,12 @@ def test_fine_tuned_model_in_the_app_is_kept(phases: Path, tmp_path: Path) -> No
     save_state_dict(DualDecoderNet(1, 2), model)
     write_manifest(model, "segmentation_network", made_from={"initial_network": given}, facts=facts)
     fine_tuned = model.read_bytes()
+    # As of an evaluation in the app before it was fine-tuned.
+    write_json(model.parents[1] / "evaluation.json", {"model_sha256": read_manifest(given)["sha256"], "seed": 0})
     for weights in (given, phases / "phase3", None):
-        serve.install_bundle(tmp_path, BUNDLE, weights)
+        place = serve.install_bundle(tmp_path, BUNDLE, weights)
         assert model.read_bytes() == fine_tuned
+        assert json.loads((place / "configs" / "metadata.json").read_text())["eval_metrics"] == {}
 
 
 def test_other_weights_do_not_replace_those_in_the_app(phases: Path, tmp_path: Path) -> None:

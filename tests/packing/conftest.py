@@ -34,6 +34,8 @@ EVALUATED = {
     "unseen_mean_dice": None,
     "dice_unit": "percent",
     "split": "test",
+    "dataset": "discs and another clinic",
+    "dataset_sha256": "1" * 64,
 }
 
 
@@ -42,6 +44,7 @@ def make_outputs(root: Path) -> dict[int, Path]:
     folders = {phase: root / f"phase{phase}" for phase in PHASE_BUNDLES}
     facts = {"seed": 0, "source_domain": "site_a", "dataset": {"name": "discs", "sha256": "0" * 64}}
     facts["task"] = TASK.to_json()
+    facts["cases"] = {"train": ["site_a_Muster_Anna", "site_a_02"], "validation": ["site_a_03"]}
     for phase in (1, 3):
         model = folders[phase] / "models" / "model.pt"
         save_state_dict(DualDecoderNet(**TASK.network_settings()), model)

@@ -14,6 +14,7 @@ from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.data import Task
 from mixstyleflow_monai.packing.description import (
     PLACE,
+    SHIPPED_TASK,
     WITHOUT_WEIGHTS,
     data_licence,
     describe_metadata,
@@ -98,6 +99,7 @@ def test_readme_gets_a_row_a_domain_and_region(outputs: dict[int, Path]) -> None
     )
     assert "| site_a | source | disc | 2 | 90.0 ± 1.5 | 2.00 ± 0.25 px |" in text
     assert "| site_a | source | cup | 2 | 80.0 | - px |" in text
+    assert f"data set 'discs and another clinic' (dataset.json with SHA-256 {'1' * 64})" in text
     assert text.startswith("before\n")
     assert text.endswith("\nafter")
     assert "old" not in text
@@ -117,6 +119,10 @@ def test_readme_of_every_bundle_can_be_filled(phase: int, outputs: dict[int, Pat
     assert WITHOUT_WEIGHTS not in text
     assert PLACE not in text
     assert "No weights come with the bundle" not in text
+    assert (SHIPPED_TASK in shipped) == (phase != 2)
+    described = "3 channel(s), scaled to [0, 1] for the network; regions: disc (label values [1, 2]), cup (label"
+    assert (described in text) == (phase != 2)
+    assert SHIPPED_TASK not in text
 
 
 @pytest.mark.parametrize("phase", PHASE_BUNDLES)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mixstyleflow_monai.artifacts import sha256_file
+from mixstyleflow_monai.artifacts import case_counts, sha256_file
 from mixstyleflow_monai.bundle_paths import bundles_dir
 from mixstyleflow_monai.packing import pack
 
@@ -53,6 +53,13 @@ def test_weights_are_the_very_file_of_the_training(packed: Path, outputs: dict[i
     assert found == sha256_file(outputs[3] / "models" / "model.pt") == manifest["sha256"]
 
 
+def test_no_case_is_named(packed: Path) -> None:
+    with zipfile.ZipFile(packed) as archive:
+        assert not [name for name in archive.namelist() if b"Muster" in archive.read(name)]
+        manifest = json.loads(archive.read(f"{NAME}/models/model.manifest.json"))
+    assert manifest["cases"] == case_counts(manifest) == {"train": 2, "validation": 1}
+
+
 def test_same_input_gives_the_same_bytes(packed: Path, outputs: dict[int, Path], tmp_path: Path) -> None:
     pack(str(bundles_dir() / NAME), str(outputs[3] / "models" / "model.pt"), str(tmp_path), exports=())
     assert (tmp_path / ZIP).read_bytes() == packed.read_bytes()
@@ -90,6 +97,7 @@ def test_failure_leaves_no_file(outputs: dict[int, Path], tmp_path: Path, monkey
         ({"bundle": "phase4"}, "bundle='phase4': no such bundle. Give one of phase1_base_segmentation"),
         ({"exports": "ts,h5"}, "exports=ts,h5: unknown h5; expected some of ts,pt2,onnx"),
         ({"data_license": "nowhere.txt"}, "data_license: nowhere.txt: no such file"),
+        ({"data_license": "picture"}, "data_license: picture: not a text in UTF-8"),
         ({"output": "file"}, "output=file: file is a file. Give a folder"),
         ({"output": "file/dist"}, "output=file/dist: file is a file. Give a folder"),
         ({"weights": "nowhere"}, "weights: no file nowhere"),
@@ -101,8 +109,9 @@ def test_mistake_is_told_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("a file")
+    Path("picture").write_bytes(b"\x89PNG")
     arguments = {"bundle": NAME, "weights": str(outputs[3]), "output": "dist", "exports": ""} | options
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         pack(**arguments)
     assert message in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "picture"]

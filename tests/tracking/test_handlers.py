@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from ignite.engine import Engine, Events
 from monai.handlers import StatsHandler
 
 from mixstyleflow_monai.artifacts import write_manifest
-from mixstyleflow_monai.tracking import EvaluationTracker, Store, TrainingTracker, embedded_store
+from mixstyleflow_monai.tracking import EvaluationTracker, Store, TrainingTracker, WholeRun, embedded_store
 from mixstyleflow_monai.tracking.contents import evaluation_values, executed_config, training_parameters
+from mixstyleflow_monai.tracking.handlers import adopt
+from mixstyleflow_monai.tracking.run import TrackedRun
 
 FACTS = {
     "phase": 1,
@@ -176,6 +179,63 @@ def test_evaluation_elsewhere_is_a_run_with_the_parameters_of_the_manifest(folde
     assert run.data.metrics == {"evaluation/val_log_likelihood": -1.5}
 
 
+def uploaded(folder: Path, run: Any) -> set[str]:
+    """Names of all files that were uploaded to a run, with their folder."""
+    client = Store(embedded_store(folder)).client
+    tops = [entry.path for entry in client.list_artifacts(run.info.run_id) if entry.is_dir]
+    return {entry.path for top in tops for entry in client.list_artifacts(run.info.run_id, top)}
+
+
+def test_new_training_does_not_get_the_files_of_the_one_before(folder: Path) -> None:
+    (folder / "panels").mkdir()
+    for path in (folder / "panels" / "epoch_0009.png", folder / "evaluation.json"):
+        path.write_text("of the training before")
+        os.utime(path, (1e9, 1e9))
+    trainer = ToyTrainer()
+    trainer.add_event_handler(Events.EPOCH_COMPLETED(once=1), lambda: (folder / "panels/epoch_0001.png").touch())
+    train(folder, trainer)
+    assert uploaded(folder, runs(folder)[0]) == {"panels/epoch_0001.png"}
+
+
+def test_run_of_a_phase_that_the_whole_run_opens_gets_no_older_files(folder: Path) -> None:
+    phase = folder / "phase1"
+    (phase / "panels").mkdir(parents=True)
+    (phase / "panels" / "epoch_0009.png").touch()
+    os.utime(phase / "panels" / "epoch_0009.png", (1e9, 1e9))
+    with WholeRun(folder, "discs", "all", {}) as whole, whole.phase(phase) as given:
+        trainer = ToyTrainer()
+        trainer.add_event_handler(Events.EPOCH_COMPLETED(once=1), lambda: (phase / "panels/epoch_0001.png").touch())
+        del given["tracking"]
+        TrainingTracker(facts=FACTS, output_dir=phase, **given).attach(trainer)
+        trainer.run([0, 1], max_epochs=2)
+    (run,) = (run for run in runs(folder) if "phase1" in run.info.run_name)
+    assert uploaded(folder, run) == {"panels/epoch_0001.png"}
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_untracked_training_is_adopted_with_no_evaluation_of_other_weights(same: bool, folder: Path) -> None:
+    (folder / "models").mkdir()
+    (folder / "models" / "flows.pt").write_bytes(b"x")
+    manifest = write_manifest(folder / "models" / "flows.pt", "style_flows", facts=FACTS)
+    record = {**RECORD, "model_sha256": manifest["sha256"] if same else "0" * 64}
+    (folder / "evaluation.json").write_text(json.dumps(record))
+    run = TrackedRun.open(Store(embedded_store(folder)), "discs", "old", folder)
+    adopt(run, folder, folder / "models" / "flows.pt")
+    (found,) = runs(folder)
+    assert ("source_mean_dice" in found.data.metrics) == same
+    assert uploaded(folder, found) == {"models/flows.manifest.json", *(["tables/evaluation.json"] if same else [])}
+
+
+def test_step_that_is_not_finite_does_not_take_the_epoch_along(folder: Path) -> None:
+    class Skipping(ToyTrainer):
+        def _step(self, engine: Any, batch: Any) -> list[dict[str, Any]]:
+            (output,) = super()._step(engine, batch)
+            return [{**output, "loss_part": output["loss_part"] * (torch.nan if engine.state.iteration == 1 else 1)}]
+
+    train(folder, Skipping())
+    assert curve(folder, runs(folder)[0], "loss_part") == [(1, 20.0), (2, 35.0)]
+
+
 def test_executed_configuration_is_found_where_monai_gives_a_text(tmp_path: Path) -> None:
     assert executed_config(tmp_path, None) is None
     assert executed_config(tmp_path, f"{tmp_path} + '/config_2.json'") is None
@@ -194,3 +254,14 @@ def test_versions_and_commit_of_a_manifest_come_before_those_of_this_process() -
 def test_numbers_of_an_evaluation_have_a_name_a_domain_and_region() -> None:
     assert evaluation_values(RECORD)["asd_px/home_1/disc"] is None
     assert len(evaluation_values(RECORD)) == 6
+
+
+def test_no_domain_and_no_split_takes_the_place_of_another() -> None:
+    regions = RECORD["domains"]["füern"]  # type: ignore[index]
+    values = evaluation_values({**RECORD, "domains": {"site #1": regions, "site @1": regions, "site _1": regions}})
+    assert {name for name in values if name.startswith("dice/")} == {
+        *("dice/site _1/disc", "dice/site _1/disc_2", "dice/site _1/disc_3")
+    }
+    assert list(evaluation_values({**RECORD, "split": "test"})) == list(evaluation_values(RECORD))
+    validation = evaluation_values({**RECORD, "split": "validation"})
+    assert list(validation) == [f"validation/{name}" for name in evaluation_values(RECORD)]

@@ -35,10 +35,17 @@ def test_nothing_is_made_while_tracking_is_off(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_server_that_does_not_answer_is_one_message_without_its_password() -> None:
+def test_server_that_does_not_answer_is_one_message_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{port}")
     with pytest.raises(ValueError, match=rf"MLflow server http://127.0.0.1:{port}: no answer .*leave --tracking") as e:
-        check_store(f"http://me:secret@127.0.0.1:{port}", None)
+        check_store("sqlite:///runs.db", None)
+    assert "secret" not in str(e.value)
+
+
+def test_password_in_an_option_is_refused_since_options_are_saved() -> None:
+    with pytest.raises(ValueError, match=r"tracking_uri of host: holds a user name .*MLFLOW_TRACKING_PASSWORD") as e:
+        Store("http://me:secret@host:5000")
     assert "secret" not in str(e.value)
 
 

@@ -42,13 +42,15 @@ def install_bundle(app: Path, bundle: Path, weights: Path | None, flows: Path | 
     """
     target = app / "model" / BUNDLE
     model = target / "models" / "model.pt"
-    found = find_weights(3, weights or (target if model.is_file() else bundle))
+    # Fine-tuning in the app leaves an evaluation behind that is of the weights before.
+    found = find_weights(3, weights or (target if model.is_file() else bundle), stale_evaluation=True)
     if model.is_file():
-        present = find_weights(3, model).manifest
+        present = find_weights(3, model, stale_evaluation=True).manifest
         if found.manifest["sha256"] not in (present["sha256"], *present["ancestors"]):
             raise ValueError(
                 f"{model}: the app has other weights ({present['sha256'][:12]}...), which do not descend from those "
-                f"given ({found.manifest['sha256'][:12]}...). Give another --app, or move these away."
+                f"given ({found.manifest['sha256'][:12]}...). Give another app folder (--app FOLDER, make label "
+                "LABEL_APP=FOLDER), or move these away."
             )
     for part in ("LICENSE", "configs", "docs", "mixstyleflow_monai"):
         if (bundle / part).is_dir():
@@ -61,7 +63,9 @@ def install_bundle(app: Path, bundle: Path, weights: Path | None, flows: Path | 
     if flows is not None:
         _copy_flows(flows, model)
     metadata = json.loads((target / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    write_json(target / "configs" / "metadata.json", describe_metadata(metadata, found))
+    # A fine-tuned network in the app is not the one that was given, and has not its metrics.
+    used = found if sha256_file(model) == found.manifest["sha256"] else find_weights(3, model, stale_evaluation=True)
+    write_json(target / "configs" / "metadata.json", describe_metadata(metadata, used))
     return target
 
 
