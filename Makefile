@@ -19,6 +19,7 @@ STUDIES ?=
 WEIGHTS ?=
 FLOWS   ?=
 LABEL_PORT ?= 8111
+LABEL_APP ?= runs/monai_label
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -80,7 +81,7 @@ studies:
 
 label: studies $(LABEL_VENV)/.installed
 	$(LABEL_VENV)/bin/python tools/monai_label/serve.py --studies "$(STUDIES)" --port $(LABEL_PORT) \
-		$(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(FLOWS),--flows "$(FLOWS)")
+		--app "$(LABEL_APP)" $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(FLOWS),--flows "$(FLOWS)")
 
 test-label: $(VENV)/.installed-dev $(LABEL_VENV)/.installed
 	MONAI_LABEL_PYTHON="$(abspath $(LABEL_VENV))/bin/python" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/label

@@ -20,6 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import mixstyleflow_monai
+
 MANIFEST_FORMAT = 1
 
 
@@ -164,14 +166,21 @@ def check_lineage(network: Mapping[str, Any], flows: Mapping[str, Any]) -> None:
 
 def software_versions() -> dict[str, str]:
     """Return the versions that can change a result."""
-    names = ("mixstyleflow_monai", "torch", "monai", "numpy", "pytorch-ignite", "nflows")
-    versions = {"python": platform.python_version()}
+    names = ("torch", "monai", "numpy", "pytorch-ignite", "nflows")
+    # Its own is that of this very code: beside a packed bundle another one, or none, may be installed.
+    versions = {"python": platform.python_version(), "mixstyleflow_monai": mixstyleflow_monai.__version__}
     for name in names:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
     return versions
+
+
+def case_counts(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of training cases by split; a manifest in a packed bundle holds no more than these."""
+    counts = manifest.get("cases", {})
+    return {split: cases if isinstance(cases, int) else len(cases) for split, cases in counts.items()}
 
 
 def git_commit() -> str | None:

@@ -7,11 +7,20 @@ it prints the first cause of such an error alone. Anywhere else it changes nothi
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from types import TracebackType
 
-MISTAKES = (ValueError, FileNotFoundError, FileExistsError)
+_FILES = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError)
+# A full disk, a used-up quota and a file beyond the limit; Windows has not all of them.
+_FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Tell what a user can mend, a full disk too, from what needs its traceback."""
+    full = isinstance(error, OSError) and error.errno in (*_FULL, errno.EROFS)
+    return full or isinstance(error, (ValueError, *_FILES))
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -20,16 +29,31 @@ def root_cause(error: BaseException) -> BaseException:
     That is the outermost mistake in it, which has our own message and may in turn have a library's as its cause; the
     innermost error if there is no mistake in it.
     """
-    while not isinstance(error, MISTAKES) and error.__cause__ is not None:
+    while not is_mistake(error) and error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def worded(error: BaseException, on_full: str = "Make room, and run the same command again: it goes on.") -> str:
+    """Return what to say of a mistake; an error of the operating system has no remedy of its own.
+
+    Args:
+        error: the mistake.
+        on_full: the remedy where there is no room left.
+    """
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename is not None else ""
+    if error.errno in _FULL:
+        return f"{where}{error.strerror}. {on_full}"
+    return f"{where}{error.strerror}. Check that the file is there and its permissions, and run the same command again."
 
 
 def show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """Print a mistake of the user's as one message, anything else with its traceback. A ``sys.excepthook``."""
     cause = root_cause(error)
-    if isinstance(cause, MISTAKES):
-        print(f"error: {cause}", file=sys.stderr)
+    if is_mistake(cause):
+        print(f"error: {worded(cause)}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, traceback)
 

@@ -25,6 +25,13 @@ TASK_SETTINGS = ("image_size", "pixel_spacing", "percentiles", "intensity", "act
 _FITTED_LEVELS = (0, 1, 2, 3, 4, 5)
 
 
+def words(value: Any) -> tuple[str, ...]:
+    """Return names given as "a,b", "a" or a sequence; Fire makes numbers of some."""
+    if isinstance(value, str):
+        return tuple(value.split(","))
+    return tuple(map(str, value)) if isinstance(value, list | tuple) else (str(value),)
+
+
 def check_overlays(root: Path, overlays: Sequence[str]) -> None:
     """Check that at least one bundle has each overlay.
 
@@ -107,6 +114,7 @@ def check_settings(
     from mixstyleflow_monai.losses import SegmentationLoss
 
     check_numbers(phase, settings)
+    _check_computing(settings, description)
     if "lr_schedule" in settings and not is_expression(settings["lr_schedule"]):
         check_schedule(settings["lr_schedule"])
     _check_selection(phase, settings)
@@ -121,6 +129,33 @@ def check_settings(
         _check_flows(settings)
     else:
         _check_hard_pass(settings, description, earlier or {})
+
+
+def _check_computing(settings: Mapping[str, Any], description: DatasetDescription) -> None:
+    """Check what all phases have: which slices, how they are augmented, and where and how is computed."""
+    import torch
+
+    from mixstyleflow_monai.data.augmentations import augmentation
+    from mixstyleflow_monai.data.slices import check_slices
+    from mixstyleflow_monai.engines import check_computation, flag
+    from mixstyleflow_monai.engines.computation import named_device
+
+    given = {name: value for name, value in settings.items() if not is_expression(value)}
+    if "slices" in given:
+        check_slices(given["slices"])
+    if "augmentation" in given:
+        augmentation(given["augmentation"], (32, 32), description.channels)
+    for name in ("resume", "channels_last"):
+        if name in given:
+            flag(given[name], name)
+    # The bundles' own device is an expression: the first GPU, or else the CPU.
+    device = named_device(given.get("device", "cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type != "cuda" or torch.cuda.is_available():  # plans and tables are made on other machines, too
+        names = ("amp", "compile", "sync_batch_norm")
+        check_computation(device, **{name: given[name] for name in names if name in given})
+    for name in ("stylizer", "selection_stylizer", "perturbation"):
+        if not isinstance(given.get(name), Mapping | None):
+            raise ValueError(f"{name}={given[name]!r}: expected null, or an object with _target_ in an overlay.")
 
 
 def check_style_levels(flows: Mapping[str, Any], styles: Mapping[str, Any]) -> None:
@@ -221,12 +256,15 @@ def _check_hard_pass(
     """Check how hard examples are made and used."""
     from mixstyleflow_monai.data import Task
     from mixstyleflow_monai.engines import flag
+    from mixstyleflow_monai.flows import StyleFlowBank
     from mixstyleflow_monai.hard_pass_settings import check_hard_pass
     from mixstyleflow_monai.styles.level_mix import IMAGE_LEVEL, NO_IMAGE_LEVEL
 
     z_score = earlier.get(1, {}).get("intensity") == "z_score"
     if z_score and "@style_levels" in str(settings["stylizer"]) and IMAGE_LEVEL in _levels("style_levels", settings):
         raise ValueError(f"style_levels={settings['style_levels']} with intensity='z_score': {NO_IMAGE_LEVEL}")
+    if not is_expression(settings["style_batch_norm"]):
+        StyleFlowBank({2: 2}, {2: 1.0}, batch_norm=settings["style_batch_norm"])
     levels = _levels("levels", earlier[2]) if 2 in earlier else _FITTED_LEVELS
     given: dict[str, Any] = {"intensity": "z_score", "image_activation": "instance_norm"} if z_score else {}
     if not is_expression(settings["normalization"]):

@@ -17,7 +17,8 @@ import pandas as pd
 from mixstyleflow_monai import bundle_paths
 from mixstyleflow_monai.artifacts import atomic_path, differences, manifest_path, read_manifest, sha256_file, write_json
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
-from mixstyleflow_monai.data.dataset_description import SPLITS
+from mixstyleflow_monai.data.dataset_description import SPLITS, read_json
+from mixstyleflow_monai.option_numbers import is_expression
 from mixstyleflow_monai.options import (
     check_image_level,
     check_loss,
@@ -25,6 +26,7 @@ from mixstyleflow_monai.options import (
     check_settings,
     check_style_levels,
     overrides_by_phase,
+    words,
 )
 from mixstyleflow_monai.stopping import only_one
 
@@ -33,8 +35,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 BASELINE = "no_stylizer"
+OTHER_FOLDER = "Give another --output_dir, or move the file away."
 # What a run may go on with differently: where and in what portions it computes, and how often it shows or saves.
 RESOURCE_IDS = ("device", "cache_rate", "preview_interval", "checkpoint_interval")
+# What phases that others are made from leave, relative to their folders.
+EARLIER = {1: "models/model.pt", 2: "models/style_flows.pt"}
+REQUEST_FILE = "run.json"
+TABLES = ("evaluation.json", "evaluation.csv")
 # Configuration ids that say how a run is tracked, and not what it computes.
 TRACKING_IDS = ("tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0")
 
@@ -95,10 +102,11 @@ def run(
     bundle_paths.check_no_hash(dataset_dir=description.path, output_dir=out)
     wanted = _parse_phases(phases)
     baseline = _checked_baseline(baseline, wanted)
-    overlays = tuple(overlay.split(",")) if isinstance(overlay, str) else tuple(overlay)
+    overlays = words(overlay)
     check_overlays(root, overlays)
     by_phase = overrides_by_phase(root, overrides, run)
     _check_own(by_phase)
+    _check_earlier(by_phase, wanted)
     steps = _steps(root, out, str(description.path), wanted, seed, overlays, by_phase, baseline)
     settings = {step.name: _settings(root, step) for step in steps}
     _check_steps(steps, settings, description)
@@ -154,6 +162,21 @@ def _check_own(by_phase: Mapping[int, Mapping[str, Any]]) -> None:
         )
 
 
+def _check_earlier(by_phase: Mapping[int, Mapping[str, Any]], phases: Sequence[int]) -> None:
+    """Refuse another folder for a phase that is trained here, and one without what that phase leaves."""
+    for phase, artifact in EARLIER.items():
+        name = f"phase{phase}_dir"
+        given = {str(values[name]) for values in by_phase.values() if name in values}
+        for value in (value for value in given if not is_expression(value)):
+            if phase in phases:
+                raise ValueError(
+                    f"--{name} {value}: phase {phase} is among --phases {','.join(map(str, phases))}, and the phases "
+                    "after it use that one. Leave out the one or the other."
+                )
+            if not (Path(value) / artifact).is_file():
+                raise ValueError(f"--{name} {value}: no {artifact} there. Give the folder of a trained phase {phase}.")
+
+
 def _load_dataset(dataset_dir: str) -> Any:
     from mixstyleflow_monai.data import check_headers, load_dataset
 
@@ -161,11 +184,8 @@ def _load_dataset(dataset_dir: str) -> Any:
 
 
 def _parse_phases(phases: str | int | Sequence[int]) -> tuple[int, ...]:
-    parts = phases.split(",") if isinstance(phases, str) else [phases] if isinstance(phases, int) else list(phases)
-    try:
-        numbers = tuple(sorted({int(part) for part in parts}))
-    except ValueError:
-        numbers = ()
+    parts = words(phases)
+    numbers = tuple(sorted({int(part) for part in parts})) if all(part.strip().isdigit() for part in parts) else ()
     if not numbers or not set(numbers) <= set(PHASE_BUNDLES):
         raise ValueError(f"phases={phases!r}: expected some of 1, 2 and 3 separated by commas, for example 1,2,3.")
     return numbers
@@ -191,8 +211,7 @@ def _steps(
         if phase == 3:
             common["phase2_dir"] = str(out / "phase2")
         settings = {**common, **by_phase[phase]}
-        artifact = "models/style_flows.pt" if phase == 2 else "models/model.pt"
-        steps.append(Step(f"phase{phase}", phase, files, settings, artifact))
+        steps.append(Step(f"phase{phase}", phase, files, settings, EARLIER.get(phase, "models/model.pt")))
         if phase == 3 and baseline:
             no_stylizer = str(configs / "methods" / f"{BASELINE}.json")
             steps.append(Step("baseline", phase, (*files, no_stylizer), settings))
@@ -228,10 +247,14 @@ def _request(
 
 def _check_same_request(out: Path, request: Mapping[str, Any]) -> None:
     """Refuse to go on in a folder that holds a run with other settings: its results would be a mixture."""
-    path = out / "run.json"
+    path = out / REQUEST_FILE
+    then: Any = read_json(path, remedy=OTHER_FOLDER) if path.is_file() else None
+    ours = isinstance(then, dict) and {"dataset_sha256", "seed", "overlay"} <= then.keys()
+    for name in (*TABLES, REQUEST_FILE):
+        if (out / name).exists() and not ours:
+            raise ValueError(f"{out / name}: is there, and not of a run; it would be replaced. {OTHER_FOLDER}")
     begun = {file.parts[-3] for kind in ("models", "checkpoints") for file in out.glob(f"*/{kind}/*")}
-    if path.is_file() and begun:
-        then = json.loads(path.read_text(encoding="utf-8"))
+    if ours and begun:
         for phase in PHASE_BUNDLES:
             # What is asked of a phase that has nothing yet may still change.
             if not begun & ({f"phase{phase}", "baseline"} if phase == 3 else {f"phase{phase}"}):
@@ -358,10 +381,11 @@ def _collect(out: Path, whole: WholeRun | None = None) -> None:
         read_cases(out / name / "evaluation.csv").assign(method=record.get("method", ""))
         for name, record in zip(names, records, strict=True)
     ]
-    write_json(out / "evaluation.json", records)
-    with atomic_path(out / "evaluation.csv") as partial:
+    written = [out / name for name in TABLES]
+    write_json(written[0], records)
+    with atomic_path(written[1]) as partial:
         pd.concat(tables).to_csv(partial, index=False)
     if whole is not None:
-        whole.results(dict(zip(names, records, strict=True)), [out / "evaluation.json", out / "evaluation.csv"])
+        whole.results(dict(zip(names, records, strict=True)), written)
     print_table(sorted(records, key=lambda record: (record["phase"], record.get("method") != BASELINE)))
     print(f"wrote {os.path.relpath(out / 'evaluation.json')} and evaluation.csv")

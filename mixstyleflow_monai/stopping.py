@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -60,8 +60,11 @@ def only_one(folder: Path) -> Iterator[None]:
         folder: made if it is not there.
 
     Raises:
-        ValueError: another process holds it.
+        ValueError: another process holds it, or it cannot be a folder.
     """
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"--output_dir {folder}: {place} is a file. Give a folder.")
     folder.mkdir(parents=True, exist_ok=True)
     if sys.platform == "win32":
         yield
@@ -91,6 +94,26 @@ def _lock(file: TextIO, folder: Path) -> None:
             folder,
             error.strerror,
         )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in a block of this kind for the same folder.
+
+    Without effect on Windows and on file systems without locks.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 class Programs:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import sys
 
 import pytest
@@ -27,6 +30,23 @@ def test_our_message_is_shown_and_not_the_library_error_below_it(capsys: pytest.
     ours.__cause__ = ValueError("Expecting property name: line 2 column 1")
     bundle_errors.show(RuntimeError, chained(ours), None)
     assert capsys.readouterr().err == "error: dataset.json: not valid JSON. Write it again.\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.ENOSPC, "error: a.pt: .*space.* Make room, and run the same command again: it goes on"),
+        (errno.EACCES, "error: a.pt: Permission denied. Check that"),
+        (errno.EMFILE, "OSError: .*Too many open files"),
+        (errno.ENOMEM, "OSError: .*Cannot allocate memory"),
+    ],
+)
+def test_only_what_a_user_can_mend_of_the_operating_system_is_one_line(
+    code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = chained(OSError(code, os.strerror(code), "a.pt"))
+    bundle_errors.show(RuntimeError, error, None)
+    assert re.search(said, capsys.readouterr().err)
 
 
 def test_any_other_error_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:

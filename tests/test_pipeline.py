@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -159,6 +161,23 @@ def test_dataset_mistake_is_one_message_and_exit_code_one(tmp_path: Path, capsys
         ({"baseline": "perhaps"}, r"baseline='perhaps': expected true or false"),
         ({"phase3:loss": "cross_entropy"}, r"cross_entropy"),
         ({"seed": "abc"}, r"seed='abc' \(phase 1\): expected a whole number of at least 0"),
+        ({"phases": 1.5}, r"phases=1\.5: expected some of 1, 2 and 3"),
+        ({"phases": True}, r"phases=True: expected"),
+        ({"overlay": 5}, r"overlay='5': no bundle"),
+        ({"phase2_dir": "elsewhere"}, r"--phase2_dir elsewhere: phase 2 is among --phases 1,2,3"),
+        ({"phases": "2,3", "phase1_dir": "nowhere"}, r"--phase1_dir nowhere: no models/model\.pt there"),
+        ({"phases": "1,3", "phase2_dir": "nowhere"}, r"--phase2_dir nowhere: no models/style_flows\.pt there"),
+        ({"phase3:slices": "foo"}, r"slices='foo': expected one of"),
+        ({"phase2:augmentation": "foo"}, r"augmentation='foo': expected 'auto' or one of"),
+        ({"phase3:device": "foo"}, r"device='foo': not a device of torch"),
+        ({"device": None}, r"device='None': not a device of torch"),
+        ({"phase3:amp": "maybe"}, r"amp='maybe'"),
+        ({"phase3:compile": "maybe"}, r"compile='maybe'"),
+        ({"phase3:sync_batch_norm": "maybe"}, r"sync_batch_norm='maybe': expected true or false"),
+        ({"phase2:resume": "maybe"}, r"resume='maybe': expected true or false"),
+        ({"phase3:stylizer": "foo"}, r"stylizer='foo': expected null, or an object with _target_"),
+        ({"phase3:selection_stylizer": "foo"}, r"selection_stylizer='foo': expected null"),
+        ({"phase3:style_batch_norm": "maybe"}, r"maybe"),
         ({"percentiles": [98, 2]}, r"percentiles=\[98\.0, 2\.0\]: expected 0 <= low < high <= 100"),
     ],
 )
@@ -168,6 +187,37 @@ def test_mistaken_options_are_refused_before_anything_is_written(
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         pipeline.run(str(dataset_dir), str(tmp_path / "out"), **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["run.json", "evaluation.json", "evaluation.csv"])
+def test_file_of_the_user_in_the_output_folder_is_kept(name: str, dataset_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match=rf"{name}: is there, and not of a run; it would be replaced.* move the file"):
+        pipeline.run(str(dataset_dir), str(tmp_path))
+    assert (tmp_path / name).read_text() == '{"mine": 1}'
+    (tmp_path / name).write_text("{")
+    with pytest.raises(ValueError, match=name):
+        pipeline.run(str(dataset_dir), str(tmp_path))
+
+
+def test_output_that_is_no_folder_is_one_message(
+    dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main(["run", "--dataset_dir", str(dataset_dir), "--output_dir", str(output)]) == 1
+        assert re.match(r"error: --output_dir .*/file is a file\. Give a folder\.", capsys.readouterr().err)
+
+
+def test_folder_that_may_not_be_written_is_one_message(
+    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path, *_: Any, **__: Any) -> None:  # as for anyone but root
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert main(["run", "--dataset_dir", str(dataset_dir), "--output_dir", str(tmp_path / "out")]) == 1
+    assert re.match(r"error: .*out: Permission denied\. Check .* permissions", capsys.readouterr().err)
 
 
 def test_refusal_of_an_option_is_short(dataset_dir: Path, tmp_path: Path) -> None:

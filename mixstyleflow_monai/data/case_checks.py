@@ -111,7 +111,7 @@ def image_faults(path: Path, channels: int) -> list[Fault]:
     """
     if is_volume(path):
         faults = volume_faults(path)[1]
-        if channels != 1 and not faults:
+        if channels != 1 and not any(fault.severity == "error" for fault in faults):
             text = f"is a volume of one channel, the network takes {channels}"
             faults.append(Fault(path, text, "give images of the kind that it was trained on"))
         return faults
@@ -121,7 +121,7 @@ def image_faults(path: Path, channels: int) -> list[Fault]:
             faults = picture_faults(path, image) or tiff_faults(path, image)
     except Exception as error:  # whatever a reader raises, the file is at fault
         return [unreadable(path, error)]
-    if bands != channels and not faults:
+    if bands != channels and not any(fault.severity == "error" for fault in faults):
         text = f"has {bands} channels (mode {mode}), the network takes {channels}"
         faults.append(Fault(path, text, f"convert it to {'grey' if channels == 1 else 'RGB'}"))
     return faults

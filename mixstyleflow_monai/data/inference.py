@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
-from monai.data import NibabelWriter, PILWriter
+from monai.data import MetaTensor, NibabelWriter, PILWriter
 from monai.transforms import Compose, SaveImaged
 from torch.utils.data import Dataset
 
-from mixstyleflow_monai.artifacts import atomic_path, write_json
-from mixstyleflow_monai.data.dataset_description import load_dataset
+from mixstyleflow_monai.artifacts import atomic_path, sha256_file, write_json
+from mixstyleflow_monai.data.dataset_description import load_dataset, read_json
+from mixstyleflow_monai.data.file_search import folders_below, search
+from mixstyleflow_monai.stopping import locked
 
 SOURCES = "label_map_sources.json"
-"""In a folder of label maps: the image of each, by the label map's place below the folder."""
+"""In a folder of label maps: by a label map's place below the folder its ``image`` and, once written, ``sha256``."""
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
@@ -50,13 +52,14 @@ def inference_datalist(
         path = Path(images)
         if path.is_dir():
             written = _label_maps(path)
-            found = (p for p in path.rglob("*") if p.is_file() and _is_image(p))
-            files = sorted(p for p in found if p not in written and not _is_hidden(path, p))
+            below = (p for folder in _image_folders(path) for p in folder.iterdir())
+            found = (p for p in below if _is_image(p) and p.is_file() and not p.name.startswith("."))
+            files = sorted(p for p in found if os.path.realpath(p) not in written)
         elif path.is_file():
             files = [path]
         else:
-            matching = Path(path.anchor or ".").glob(str(path.relative_to(path.anchor) if path.anchor else path))
-            files = sorted(p for p in matching if p.is_file())
+            pattern = (path.relative_to(path.anchor) if path.anchor else path).as_posix()
+            files = sorted(p for p in search(Path(path.anchor or "."), pattern) if p.is_file())
     else:
         files = [Path(p) for p in images]
     if not files:
@@ -92,17 +95,18 @@ def _suffix(path: Path) -> str:
 
 
 def _without_suffix(path: Path) -> str:
-    return os.path.abspath(path)[: -len(_suffix(path))]
+    return os.path.abspath(path).removesuffix(path.name[len(path.name) - len(_suffix(path)) :])
 
 
-def _is_hidden(folder: Path, path: Path) -> bool:
-    """Tell files that start with a dot below a folder, such as those of macOS and of a run that was killed."""
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def _image_folders(folder: Path) -> Iterator[Path]:
+    """Yield a folder and those below it, but for hidden ones, such as those of a run that was killed."""
+    return folders_below(folder, hidden=False, skip_closed=True)
 
 
-def _label_maps(folder: Path) -> set[Path]:
-    """Return the label maps that `SaveLabeld` wrote somewhere below a folder."""
-    return {record.parent / name for record in folder.rglob(SOURCES) for name in json.loads(record.read_bytes())}
+def _label_maps(folder: Path) -> set[str]:
+    """Return the real paths of the label maps that `SaveLabeld` wrote somewhere below a folder."""
+    records = (place / SOURCES for place in _image_folders(folder) if (place / SOURCES).is_file())
+    return {os.path.realpath(record.parent / name) for record in records for name in _read_sources(record)}
 
 
 def _is_image(path: Path) -> bool:
@@ -145,10 +149,18 @@ class AtomicNibabelWriter(NibabelWriter):
         # Told that there is no channel, MONAI adds one of its own at the end.
         self.data_obj = self.data_obj[..., 0]
 
+    def set_metadata(self, meta_dict: Any, resample: bool = True, **options: Any) -> None:
+        """Take place and units of the image; MONAI would write a label map without units."""
+        super().set_metadata(meta_dict, resample, **options)
+        self.units = (meta_dict or {}).get("xyzt_units", 0)
+
     def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
         """Write the file."""
+        header = nib.Nifti1Header()
+        header.set_data_dtype(self.output_dtype)
+        header["xyzt_units"] = int(self.units) or nib.nifti1.unit_codes["mm"]
         with atomic_path(filename) as partial:
-            super().write(str(partial), verbose=verbose, **kwargs)
+            super().write(str(partial), verbose=verbose, header=header, **kwargs)
 
 
 class AtomicPILWriter(PILWriter):
@@ -163,8 +175,8 @@ class AtomicPILWriter(PILWriter):
 class SaveLabeld(SaveImaged):
     """Save integer label maps, uint8, as NIfTI (volumes) or PNG (images), named ``<image>_seg``.
 
-    Beside them, `SOURCES` tells the image of each. A label map of another image, which an earlier call wrote under the
-    same name, is not replaced.
+    Beside them, `SOURCES` tells the image and the SHA-256 of each. Only what an earlier call wrote for the same image
+    is replaced, and only if nobody changed it since.
 
     A subclass of MONAI's transform, so that MONAI Label, which saves results itself, knows to leave it out.
 
@@ -174,7 +186,8 @@ class SaveLabeld(SaveImaged):
         data_root_dir: folders of the image below this one are repeated below ``output_dir``.
 
     Raises:
-        ValueError: the file to write is the label map of another image.
+        ValueError: the file to write is there, as the label map of another image, changed since it was written, or not
+            written by inference.
     """
 
     def __init__(self, keys: Any, output_dir: str | os.PathLike[str], data_root_dir: str = "") -> None:
@@ -196,16 +209,49 @@ class SaveLabeld(SaveImaged):
         key = next(iter(self.keys))
         planar = data[key].ndim == 3
         source = os.path.abspath(str(data[key].meta["filename_or_obj"]))
-        target = (self.planar if planar else self).saver.folder_layout.filename(subject=source)
+        # MONAI knows .nii.gz in small letters alone, and would keep half of .NII.GZ in the name.
+        subject = _without_suffix(Path(source)) + _suffix(Path(source))
+        target = (self.planar if planar else self).saver.folder_layout.filename(subject=subject)
         name = Path(os.path.relpath(target, self.sources.parent)).as_posix()
-        known = json.loads(self.sources.read_text(encoding="utf-8")) if self.sources.is_file() else {}
-        other = known.get(name, source)
-        if other != source and os.path.exists(target):
-            raise ValueError(
-                f"{target}: is the label map of {other}, and that of {source} would replace it. Give another "
-                "--output_dir, or segment both images in one call."
-            )
-        if name not in known or other != source:
-            # Before the label map itself, so that an interruption leaves none without its source.
-            write_json(self.sources, {**known, name: source})
-        return self.planar(data) if planar else super().__call__(data)
+        if os.path.exists(target):
+            _check_own(target, source, _read_sources(self.sources).get(name, {}))
+        # Before the label map itself, so that an interruption leaves none without its source.
+        _record(self.sources, name, {"image": source})
+        label = MetaTensor(data[key].as_tensor(), meta={**data[key].meta, "filename_or_obj": subject})
+        item = {**data, key: label}
+        if planar:
+            self.planar(item)
+        else:
+            super().__call__(item)
+        _record(self.sources, name, {"image": source, "sha256": sha256_file(target)})
+        return data
+
+
+def _record(path: Path, name: str, entry: Mapping[str, str]) -> None:
+    """Enter a label map into `SOURCES`; other processes may write into the same folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent):
+        write_json(path, {**_read_sources(path), name: dict(entry)})
+
+
+def _read_sources(path: Path) -> dict[str, dict[str, str]]:
+    """Return `SOURCES`; earlier versions wrote the images alone."""
+    content = read_json(path) if path.is_file() else {}
+    return {name: {"image": entry} if isinstance(entry, str) else entry for name, entry in content.items()}
+
+
+def _check_own(target: str | os.PathLike[str], source: str, written: Mapping[str, str]) -> None:
+    """Raise unless a file is what inference wrote for this image, and has not changed since."""
+    remedy = "Give another --output_dir, or move the file away."
+    if not written:
+        raise ValueError(
+            f"{target}: is there and was not written by inference, and the label map of {source} would replace it. "
+            f"{remedy}"
+        )
+    if written["image"] != source:
+        raise ValueError(
+            f"{target}: is the label map of {written['image']}, and that of {source} would replace it. Give another "
+            "--output_dir, or segment both images in one call."
+        )
+    if sha256_file(target) != written.get("sha256", sha256_file(target)):
+        raise ValueError(f"{target}: was changed since inference wrote it, and would be replaced. {remedy}")

@@ -74,7 +74,11 @@ def _describe(error: ValidationError, content: object) -> list[str]:
         return [f"{place}: found {found!r}, allowed: {', '.join(map(repr, allowed_values))}{hint}"]
     if error.validator == "type":
         kinds = rule if isinstance(rule, str) else " or ".join(rule)
-        return [f"{place}: found {_short(found)} ({type(found).__name__}), expected {kinds}"]
+        # YAML reads NO as false, and 1 as a number.
+        hint = "; put it in quotes" if "string" in kinds and isinstance(found, bool | int | float) else ""
+        return [f"{place}: found {_short(found)} ({type(found).__name__}), expected {kinds}{hint}"]
+    if error.validator == "pattern" and "description" in error.schema:  # type: ignore[operator]
+        return [f"{place}: found {_short(found)}, allowed: {error.schema['description']}"]  # type: ignore[index]
     if error.validator in ("minItems", "minProperties", "minLength"):
         return [f"{place}: found {_short(found)}, needs at least {rule}"]
     return [f"{place}: found {_short(found)}, which breaks the rule {error.validator}: {_short(rule)}"]

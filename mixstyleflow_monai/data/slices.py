@@ -17,6 +17,12 @@ from mixstyleflow_monai.processes import is_first, process_seed, rank, world_siz
 SLICE_CHOICES = ("all", "labelled")
 
 
+def check_slices(slices: str) -> None:
+    """Raise a ValueError for what is no choice of slices."""
+    if slices not in SLICE_CHOICES:
+        raise ValueError(f"slices={slices!r}: expected one of {SLICE_CHOICES}.")
+
+
 class SliceDataset(Dataset[Any], Randomizable):
     """The 2-D slices of a list of cases; a 2-D image is one slice.
 
@@ -52,8 +58,7 @@ class SliceDataset(Dataset[Any], Randomizable):
     ) -> None:
         if not data:
             raise ValueError("SliceDataset: the list of cases is empty. Check the splits in dataset.json.")
-        if slices not in SLICE_CHOICES:
-            raise ValueError(f"slices={slices!r}: expected one of {SLICE_CHOICES}.")
+        check_slices(slices)
         self.data = data
         self.augmentation = augmentation
         self.keep_plain = keep_plain

@@ -45,6 +45,7 @@ from mixstyleflow_monai.engines.style_statistics import (
 )
 from mixstyleflow_monai.engines.stylized_validation import StylizedValidation
 from mixstyleflow_monai.engines.weight_average import AverageWeights, WeightAverage
+from mixstyleflow_monai.option_numbers import check_numbers
 
 __all__ = [
     "AverageWeights",
@@ -69,6 +70,7 @@ __all__ = [
     "TrainingIdentity",
     "WeightAverage",
     "check_computation",
+    "check_numbers",
     "check_training_data",
     "copy_network",
     "denoising_input",

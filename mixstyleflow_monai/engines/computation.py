@@ -57,16 +57,25 @@ def check_computation(
         )
 
 
+def named_device(device: str | torch.device) -> torch.device:
+    """Return a device by its name, whether this machine has it or not.
+
+    Raises:
+        ValueError: not the name of a device.
+    """
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device={str(device)!r}: not a device of torch. Give cpu, cuda or cuda:1.") from error
+
+
 def checked_device(device: str | torch.device) -> torch.device:
     """Return a device if this machine has it.
 
     Raises:
         ValueError: no CUDA, or fewer GPUs.
     """
-    try:
-        checked = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device={str(device)!r}: not a device of torch. Give cpu, cuda or cuda:1.") from error
+    checked = named_device(device)
     if checked.type == "cuda":
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (checked.index or 0) >= gpus:

@@ -1,5 +1,5 @@
 """Figures and reports."""
 
-from mixstyleflow_monai.report.figures import save_panel
+from mixstyleflow_monai.report.figures import AUTHOR, plain, save_figure, save_panel
 
-__all__ = ["save_panel"]
+__all__ = ["AUTHOR", "plain", "save_figure", "save_panel"]

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.flows import StyleFlowBank
+from mixstyleflow_monai.option_numbers import RULES
 
 Call = Callable[..., Any]
 
@@ -24,12 +26,25 @@ def assert_nothing_was_trained(folder: Path) -> None:
     assert not (folder / "models" / "style_statistics.pt").exists()
 
 
+@pytest.mark.parametrize("phase", PHASE_BUNDLES)
+def test_training_checks_all_its_numbers_before_it_builds_anything(phase: int) -> None:
+    train = json.loads((bundles_dir() / PHASE_BUNDLES[phase] / "configs" / "train.json").read_text(encoding="utf-8"))
+    names = dict.fromkeys(name for name, rule in RULES if phase in rule.phases and name in train)
+    checked = ", ".join(f"{name}=@{name}" for name in names)
+    assert train["initialize"][1] == f"$engines.check_numbers({phase}, dict({checked}))"
+
+
 @pytest.mark.parametrize(
     ("phase", "options", "expected"),
     [
         (1, {"image_size": [100, 96]}, ["image_size=[100, 96]", "multiples of 16", "Use [112, 96]"]),
         (1, {"batch_size": 5}, ["batch_size=5", "even number"]),
         (1, {"batch_size": 0}, ["batch_size=0", "even number"]),
+        (1, {"max_epochs": "abc"}, ["max_epochs='abc' (phase 1)", "a whole number of at least 1"]),
+        (1, {"noise_std": "abc"}, ["noise_std='abc'", "a number of at least 0"]),
+        (2, {"gradient_clip": 0}, ["gradient_clip=0", "above 0"]),
+        (3, {"val_interval": "abc"}, ["val_interval='abc' (phase 3)"]),
+        (3, {"epoch_length": 0}, ["epoch_length=0", "or null"]),
         (1, {"activation": "tanh"}, ["'tanh'", "'sigmoid'", "'softmax'"]),
         (1, {"loss": "dice"}, ["loss='dice'", "bce_dice", "cross_entropy"]),
         (1, {"activation": "softmax"}, ["loss='bce_dice'", "activation='softmax'", "Change one"]),

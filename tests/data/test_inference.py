@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,66 @@ def test_label_map_of_another_image_is_not_replaced(tmp_path: Path, write_image:
     predict_ones(Path(first), tmp_path / "out")
     target.unlink()
     predict_ones(Path(second), tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "label_map_sources.json").read_text()) == {"t2_seg.png": str(second)}
+    assert json.loads((tmp_path / "out" / "label_map_sources.json").read_text()) == {
+        "t2_seg.png": {"image": str(second), "sha256": sha256_file(target)}
+    }
+
+
+def test_files_that_inference_did_not_write_or_that_were_changed_since_are_kept(
+    tmp_path: Path, write_image: Writer
+) -> None:
+    image = Path(write_image(tmp_path / "t2.png", grey()))
+    target = tmp_path / "out" / "t2_seg.png"
+    write_image(target, grey(1))
+    for reason in ("was not written by inference", "was changed since inference wrote it"):
+        digest = sha256_file(target)
+        with pytest.raises(ValueError, match=rf"t2_seg\.png: .*{reason}.*move the file away"):
+            predict_ones(image, tmp_path / "out")
+        assert sha256_file(target) == digest
+        target.unlink()
+        predict_ones(image, tmp_path / "out")
+        predict_ones(image, tmp_path / "out")
+        write_image(target, grey(2))
+
+
+def test_calls_at_the_same_time_record_all_label_maps(tmp_path: Path, write_image: Writer) -> None:
+    images = [Path(write_image(tmp_path / "in" / f"{number}.png", grey(number))) for number in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(2):
+            list(pool.map(lambda image: predict_ones(image, tmp_path / "out"), images))
+    assert len(json.loads((tmp_path / "out" / "label_map_sources.json").read_text())) == len(images)
+
+
+def test_image_of_another_suffix_keeps_its_name(tmp_path: Path, write_image: Writer) -> None:
+    for name in ("a.webp", "b"):
+        data = preprocessing(SIZE)({"image": write_image(tmp_path / f"{name}.png", grey())})
+        meta = {**data["image"].meta, "filename_or_obj": str(tmp_path / name)}
+        data["pred"] = MetaTensor(torch.ones(1, *data["image"].shape[1:]), meta=meta)
+        SaveLabeld("pred", tmp_path / "out")(data)
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a_seg.png", "b_seg.png"]
+
+
+def test_sources_of_an_earlier_version_are_understood(tmp_path: Path, write_image: Writer) -> None:
+    image = Path(write_image(tmp_path / "t2.png", grey()))
+    predict_ones(image, tmp_path / "out")
+    sources = tmp_path / "out" / "label_map_sources.json"
+    sources.write_text(json.dumps({"t2_seg.png": str(image)}))
+    predict_ones(image, tmp_path / "out")
+    assert "sha256" in json.loads(sources.read_text())["t2_seg.png"]
+    sources.write_text("{")
+    with pytest.raises(ValueError, match=r"label_map_sources\.json"):
+        predict_ones(image, tmp_path / "out")
+
+
+@pytest.mark.parametrize("units", ["mm", "micron", "unknown"])
+def test_label_map_has_the_units_of_its_image_and_a_plain_name(units: str, tmp_path: Path) -> None:
+    volume = nib.Nifti1Image(np.random.default_rng(0).normal(size=(20, 18, 3)).astype(np.float32), np.eye(4))
+    volume.header.set_xyzt_units(units)
+    nib.save(volume, tmp_path / "SCAN.nii.gz")
+    image = (tmp_path / "SCAN.nii.gz").rename(tmp_path / "SCAN.NII.GZ")
+    predict_ones(image, tmp_path / "out")
+    written = nib.load(tmp_path / "out" / "SCAN_seg.nii.gz")
+    assert written.header.get_xyzt_units()[0] == ("mm" if units == "unknown" else units)
 
 
 def test_hidden_files_and_our_own_label_maps_are_no_images(tmp_path: Path, write_image: Writer) -> None:
@@ -226,6 +286,15 @@ def test_a_write_that_breaks_off_leaves_the_old_file_and_no_rest(
 
 
 # --- lists of images
+
+
+def test_images_in_linked_folders_are_segmented_too(tmp_path: Path, write_image: Writer) -> None:
+    write_image(tmp_path / "elsewhere" / "b.png", grey())
+    write_image(tmp_path / "study" / "a.png", grey())
+    (tmp_path / "study" / "patient").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "study" / "circle").symlink_to(tmp_path / "study")
+    for images in (tmp_path / "study", f"{tmp_path}/study/**/*.png"):
+        assert [item["case_id"] for item in inference_datalist(images, "unused")] == ["a", "b"]
 
 
 def test_files_folders_patterns_and_lists_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

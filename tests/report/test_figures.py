@@ -26,6 +26,13 @@ def test_panel_shows_the_images_and_contours(tmp_path: Path) -> None:
     assert yellow.any()
 
 
+def test_any_name_is_shown_as_it_is(tmp_path: Path) -> None:
+    """Two dollar signs would be a formula, and letters that the font lacks a warning."""
+    name = "cost$5_$6 \N{CJK UNIFIED IDEOGRAPH-4E00}"
+    save_panel(tmp_path / "a.png", {name: torch.zeros(1, 1, 16, 16)}, title=name, column_titles=[name])
+    assert (tmp_path / "a.png").is_file()
+
+
 def test_images_are_shown_upright() -> None:
     image = torch.zeros(3, 5, 7)
     image[0, 4, 0] = 1.0  # x = 4, y = 0: the right end of the top row of a 5 x 7 (width x height) image
