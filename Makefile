@@ -36,13 +36,17 @@ $(BIN)/python:
 		f"{sys.executable} is Python {v[0]}.{v[1]}; 3.11 to 3.13 is needed. Try: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
-# One pip call each, so that the pins are checked against the ranges in pyproject.toml.
+# One pip call each, so that the pins are checked against the ranges in pyproject.toml. Nothing is compiled here: Python
+# compiles what it imports, and most of what is installed never is.
 $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
-	$(PIP) install -r requirements.txt -e .
+	$(PIP) install --no-compile -r requirements.txt -e .
 	@touch $@
 
+# All is compiled before the tests, since a package's SyntaxWarning, which comes with compiling, would fail one. Some
+# packages hold files that are meant for another Python.
 $(VENV)/.installed-dev: requirements.txt requirements-dev.txt pyproject.toml | $(BIN)/python
-	$(PIP) install -r requirements-dev.txt -e .
+	$(PIP) install --no-compile -r requirements-dev.txt -e .
+	-@$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib
 	@touch $(VENV)/.installed $@
 
 $(DEMO_DIR)/dataset/dataset.json: | $(VENV)/.installed
