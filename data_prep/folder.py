@@ -81,6 +81,14 @@ def make_folder_dataset(
         write_left_out(folder, left_out)
         save_dataset(folder, content)
     print_summary(content, {case.id: case.shares for case in cases}, left_out, console)
+    source = next(domain for domain in checked.domains if domain.name == checked.source_domain)
+    if source.group is None:
+        console.print(
+            f"note: {source.name} has no `group`, so each of its files counts as a patient of its own. If a patient "
+            "has several, add it to the description: otherwise one patient can be in training and test, and scores on "
+            "the source are flattered.",
+            highlight=False,
+        )
     return Path(output) / "dataset.json"
 
 

@@ -28,7 +28,13 @@ from data_prep.phantom_fundus import build_eye, draw_fundus
 from data_prep.phantom_prostate import build_prostate, draw_prostate
 from data_prep.phantom_sites import PROSTATE_SITES, MriSite, render_volume
 from mixstyleflow_monai.artifacts import sha256_file
-from mixstyleflow_monai.data.dataset_description import DATASET_FILE, load_dataset, read_json, save_dataset
+from mixstyleflow_monai.data.dataset_description import (
+    DATASET_FILE,
+    load_dataset,
+    read_json,
+    save_dataset,
+    verify_hashes,
+)
 from mixstyleflow_monai.data.splits import assign_splits
 
 GENERATOR = "mixstyleflow_monai embedded phantom"
@@ -117,8 +123,15 @@ def _already_there(target: Path, request: dict[str, Any]) -> bool:
             found = read_json(target / DATASET_FILE).get("processing", {})
         except (ValueError, AttributeError):
             found = None
-    if isinstance(found, dict) and all(found.get(key) == value for key, value in request.items()):
-        load_dataset(target)
+    # Another domain as the source keeps the facts of the phantom that it was made from.
+    ours = isinstance(found, dict) and "resplit" not in found
+    if ours and all(found.get(key) == value for key, value in request.items()):
+        damaged = [mismatch.path for mismatch in verify_hashes(load_dataset(target))]
+        if damaged:
+            raise ValueError(
+                f"{damaged[0]}: is not as it was written, nor are {len(damaged) - 1} more. Nothing was changed: remove "
+                f"{target} and make the phantom again, or give another --output."
+            )
         return True
     holds = "holds another phantom or data set" if isinstance(found, dict) else "exists and is not empty"
     raise ValueError(

@@ -67,6 +67,9 @@ def make_fundus_dataset(
     _check_rater(found, rater)
     listed = found.list_cases(base, rater)
     _check_source(found, base, source, listed)
+    notes = _notes(found, listed)
+    for note in notes:
+        console.print(f"note: {note}", highlight=False)
     spec = _spec(found, base, source, seed, listed)
     cases = fundus_cases(spec, listed, base)
     with building(output) as folder:
@@ -81,6 +84,7 @@ def make_fundus_dataset(
         remedy = "Restore the files, or move the domain's lists or folders away."
         check_filled(spec, used, left_out, where=f"--root {base}: domain ", remedy=remedy)
         content = _content(found, base, spec, used, folder, left_out)
+        content["processing"]["notes"] = notes
         write_left_out(folder, left_out)
         save_dataset(folder, content)
     print_summary(content, {case.id: case.shares for case in used}, left_out, console)
@@ -112,6 +116,17 @@ def _check_source(release: Release, base: Path, source: str, listed: Sequence[Li
             f"--source: found {source!r}{absent}, allowed: {', '.join(domains)} (domains of the release "
             f"{release.name} in {base}){did_you_mean(source, domains)}"
         )
+
+
+def _notes(release: Release, listed: Sequence[ListedCase]) -> list[str]:
+    """Say which domains have not the number of images that was published: a part of the release may be missing."""
+    found = Counter(case.domain for case in listed)
+    return [
+        f"{domain} has {found[domain]} images here, the release {release.name} {count}"
+        + (": a part of it may be missing, and scores will not be those of the whole." if found[domain] else ".")
+        for domain, count in release.counts.items()
+        if found[domain] != count
+    ]
 
 
 def _spec(release: Release, base: Path, source: str, seed: int, listed: Sequence[ListedCase]) -> FolderSpec:
@@ -175,6 +190,7 @@ def _content(
             "made_by": "data_prep fundus",
             "release": release.name,
             "origin": release.origin,
+            "group": "image",  # no release tells which photographs are of one patient
             "split": {**dict(zip(SPLITS, spec.fractions, strict=True)), "seed": spec.seed},
             "domains": {
                 domain.name: {

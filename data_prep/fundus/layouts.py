@@ -72,6 +72,11 @@ def refuge_cases(root: Path) -> list[ListedCase]:
     for domain, image_folders, label_folders in REFUGE_SETS:
         images = _find_folder(root, image_folders)
         labels = _find_folder(root, label_folders)
+        if images is None and labels is not None:
+            raise FileNotFoundError(
+                f"{root}: the folder {labels.name} is there, but not that of its images, {' or '.join(image_folders)}; "
+                "unpack it as well, or move the annotations away to leave this set out."
+            )
         if images is not None:
             masks = _files(labels, (".bmp",), within="Disc_Cup_Masks") if labels else []
             why = "" if labels else f"the folder {label_folders[0]} of its annotations is missing"
@@ -180,4 +185,9 @@ def _paired(
         else:
             fault = f"no mask named {image.stem}{f': {missing}' if missing else ''}"
             cases.append(ListedCase(domain, image, (), None, fault, "add it from the release"))
+    without = by_name.keys() - {image.stem for image in images}
+    cases += [
+        ListedCase(domain, by_name[name], (), None, "a mask without its image", "add the image from the release")
+        for name in sorted(without)
+    ]
     return cases

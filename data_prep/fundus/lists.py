@@ -51,7 +51,9 @@ def csv_cases(root: Path, domains: Sequence[str], rater: int) -> list[ListedCase
 def _refuse_other_lists(root: Path, domains: Sequence[str]) -> None:
     """Stop at lists of domains that the release does not have: they would tell of another release."""
     known = {f"{domain}_{part}.csv" for domain in domains for part in PARTS}
-    others = sorted(path.name for part in PARTS for path in root.glob(f"*_{part}.csv") if path.name not in known)
+    # macOS adds ._NAME to every file on disks that are not its own.
+    lists = {path.name for part in PARTS for path in root.glob(f"*_{part}.csv") if not path.name.startswith(".")}
+    others = sorted(lists - known)
     if others:
         raise ValueError(
             f"{root}: holds lists of domains that this release does not have: {', '.join(others)}; known: "

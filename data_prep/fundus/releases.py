@@ -63,6 +63,7 @@ class Release:
         scattered: whether archives may spread the release over several folders, of which the common one is meant.
         max_aspect_ratio: images with a larger ratio of long to short side are left out; None accepts all.
         centre_crops: rows and columns to keep, by domain.
+        counts: images with labels of each domain as published, by which a part that is not there is noticed.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Release:
     scattered: bool = False
     max_aspect_ratio: float | None = None
     centre_crops: Mapping[str, tuple[int, int]] = field(default_factory=dict, hash=False)
+    counts: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def coding_of(self, domain: str) -> LabelCoding:
         """Return what the label values of a domain mean."""
@@ -111,6 +113,7 @@ RELEASES = (
         list_cases=lambda root, rater: csv_cases(root, tuple(FIVE_DOMAINS), rater),
         coding=CUP_BLACK,
         raters=RATERS,
+        counts={"BinRushed": 195, "Magrabia": 95, "REFUGE": 400, "ORIGA": 650, "Drishti_GS": 101},
     ),
     Release(
         name="riga-plus",
@@ -122,6 +125,13 @@ RELEASES = (
         list_cases=lambda root, rater: csv_cases(root, tuple(RIGA_PLUS_DOMAINS), rater),
         coding=RIM_WHITE,
         raters=RATERS,
+        counts={
+            "BinRushed": 195,
+            "Magrabia": 95,
+            "MESSIDOR_Base1": 173,
+            "MESSIDOR_Base2": 148,
+            "MESSIDOR_Base3": 133,
+        },
     ),
     Release(
         name="dofe",
@@ -136,6 +146,7 @@ RELEASES = (
         marks=("Domain[1234]/*/ROIs",),
         list_cases=lambda root, _: dofe_cases(root),
         coding=CUP_BLACK_THRESHOLDS,
+        counts={"Domain1": 101, "Domain2": 159, "Domain3": 400, "Domain4": 400},
     ),
     Release(
         name="refuge",
@@ -149,6 +160,7 @@ RELEASES = (
         list_cases=lambda root, _: refuge_cases(root),
         coding=CUP_BLACK,
         scattered=True,
+        counts={"REFUGE_Zeiss": 400, "REFUGE_Canon": 800},
     ),
     Release(
         name="drishti-gs",
@@ -159,6 +171,7 @@ RELEASES = (
         list_cases=lambda root, _: drishti_cases(root),
         coding=THREE_OF_FOUR_EXPERTS,
         scattered=True,
+        counts={"Drishti_GS": 101},
     ),
     Release(
         name="windows",

@@ -124,6 +124,14 @@ def take_case(case: ReleaseCase, folder: Path, spacing: Sequence[float] | None =
     return TakenCase(case, entry, array_hash(values, axis=2), float((label > 0).mean()))
 
 
+def hash_of_image(case: ReleaseCase) -> str | None:
+    """Return the hash of a case's voxels as `take_case` has it, without writing anything; None if it is unusable."""
+    try:
+        return array_hash(_read_image(case)[1], axis=2) if os.path.isfile(case.image) else None
+    except UnusableCase:
+        return None
+
+
 def _read_image(case: ReleaseCase) -> tuple[nib.Nifti1Image, NDArray[Any]]:
     """Return the volume as it is stored and the 3-D values of the channel that is taken."""
     if case.channels is None:

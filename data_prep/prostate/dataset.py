@@ -26,7 +26,7 @@ from tqdm import tqdm
 from data_prep.building import building
 from data_prep.image_files import UnusableCase
 from data_prep.import_summary import LeftOut, print_summary, write_left_out
-from data_prep.prostate.cases import ReleaseCase, TakenCase, take_case
+from data_prep.prostate.cases import ReleaseCase, TakenCase, hash_of_image, take_case
 from data_prep.prostate.decathlon import DOMAIN, TASK, DecathlonRelease, open_release
 from data_prep.prostate.downloads import download_decathlon
 from data_prep.prostate.six_sites import SITES, SixSites, find_sites
@@ -96,7 +96,8 @@ def make_prostate_dataset(
             console.print(f"note: {note}", highlight=False)
         left_out = [*release.left_out, *found.left_out]
         used = [case for case in release.cases if case.name in division.split_of]
-        taken = _take_all([*used, *found.cases], folder, wanted_spacing if resample else None, left_out)
+        unused = [case for case in release.cases if case.name in division.unused]
+        taken = _take_all([*used, *found.cases], unused, folder, wanted_spacing if resample else None, left_out)
         if scratch.exists():
             shutil.rmtree(scratch)
         left_out.sort(key=lambda entry: (entry.domain != DOMAIN, entry.domain, entry.image))
@@ -182,20 +183,30 @@ def _notes(release: DecathlonRelease, found: SixSites, division: Division, *, wi
 
 
 def _take_all(
-    cases: Sequence[ReleaseCase], folder: Path, spacing: Sequence[float] | None, left_out: list[LeftOut]
+    cases: Sequence[ReleaseCase],
+    unused: Sequence[ReleaseCase],
+    folder: Path,
+    spacing: Sequence[float] | None,
+    left_out: list[LeftOut],
 ) -> list[TakenCase]:
-    """Write all cases that can be used, and report the others; of equal images only the first stays."""
+    """Write all cases that can be used, and report the others; of equal images only the first stays.
+
+    An unseen image that is equal to an ``unused`` one of the source is left out as well, so that the unseen domains are
+    the same whatever share of the training patients is kept.
+    """
     taken: dict[str, TakenCase] = {}
+    source = {found: case for case in unused if (found := hash_of_image(case))}
     for case in tqdm(cases, desc="import prostate", unit="volume"):
         try:
             one = take_case(case, folder, spacing)
         except UnusableCase as problem:
             left_out.append(LeftOut(case.domain, case.shown, str(problem), problem.remedy))
             continue
-        twin = taken.setdefault(one.pixels, one)
-        if twin is not one:
+        twin = source.get(one.pixels) if case.domain != DOMAIN else None
+        twin = twin or taken.setdefault(one.pixels, one).case
+        if twin is not case:
             # An image of the source among the unseen ones, or in two splits, would be a leak.
-            reason = f"identical to {twin.case.name!r} of the domain {twin.case.domain}"
+            reason = f"identical to {twin.name!r} of the domain {twin.domain}"
             left_out.append(LeftOut(case.domain, case.shown, reason, "restore it from the release"))
             for key in ("image", "label"):
                 (folder / one.entry[key]).unlink()

@@ -6,6 +6,7 @@ made here.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from monai.apps import DecathlonDataset, check_hash
@@ -25,6 +26,12 @@ DECATHLON_PAGE = "http://medicaldecathlon.com"
 SILENCE_SECONDS = 60.0
 """A server that sends nothing for so long is given up; without a limit a dropped connection would wait for ever."""
 _PIECE = 2**18
+_OF_THE_DISK = [
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EISDIR")
+    if hasattr(errno, name)  # not every system has all of them
+]
+"""Errors of writing, which another network would not mend."""
 
 
 def download_decathlon(folder: str | os.PathLike[str], task: str = DECATHLON_TASK) -> Path:
@@ -42,8 +49,8 @@ def download_decathlon(folder: str | os.PathLike[str], task: str = DECATHLON_TAS
         Path of the verified ``<task>.tar``.
 
     Raises:
-        ValueError: no network, a download that does not have the known sum, a damaged file of that name, or a folder
-            that cannot be written.
+        ValueError: no network, a download that does not have the known sum, a damaged file of that name, a full disk,
+            or a folder that cannot be written.
     """
     return fetch(DecathlonDataset.resource[task], Path(folder) / f"{task}.tar", md5=DecathlonDataset.md5[task])
 
@@ -72,6 +79,11 @@ def fetch(url: str, path: Path, *, md5: str, page: str = DECATHLON_PAGE) -> Path
     try:
         _transfer(url, part, path.name)
     except (OSError, HTTPException) as error:  # URLError, HTTPError and time-outs are OSErrors
+        if isinstance(error, OSError) and not isinstance(error, URLError) and error.errno in _OF_THE_DISK:
+            raise ValueError(
+                f"{part}: {error.strerror}. Make room, or give --download a folder that can be written to, and run the "
+                "same command; what has come is kept."
+            ) from error
         if isinstance(error, HTTPError):
             error.close()
         reason = str(getattr(error, "reason", error)).replace("\n", " ") or type(error).__name__

@@ -87,12 +87,13 @@ def _recorded_division(description: DatasetDescription) -> tuple[tuple[float, ..
     shares = [known.get(name) for name in SPLITS]
     fractions = tuple(float(share) for share in shares if isinstance(share, int | float) and 0 < share < 1)
     if len(fractions) < len(SPLITS) or not math.isclose(sum(fractions), 1.0, abs_tol=1e-6):
-        found = "nothing" if split is None else repr(split)[:80]
-        defaults = ", ".join(f"{name} {share:g}" for name, share in zip(SPLITS, FRACTIONS, strict=True))
-        print(
-            f"note: {description.path}: processing.split has {found}, and not three shares above 0 with sum 1; divided "
-            f"by the default {defaults}."
-        )
+        if split is None or known.keys() != {"seed"}:  # the phantom has the default's shares, and records the seed
+            found = "nothing" if split is None else repr(split)[:80]
+            defaults = ", ".join(f"{name} {share:g}" for name, share in zip(SPLITS, FRACTIONS, strict=True))
+            print(
+                f"note: {description.path}: processing.split has {found}, and not three shares above 0 with sum 1; "
+                f"divided by the default {defaults}."
+            )
         fractions = FRACTIONS
     seed = known.get("seed", 0)
     return fractions, seed if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 else 0

@@ -17,6 +17,7 @@ from data_prep.phantom_fundus import build_eye, draw_fundus
 from data_prep.phantom_prostate import build_prostate, draw_prostate
 from data_prep.phantom_sites import PROSTATE_SITES, render_volume, tissue_signal
 from mixstyleflow_monai.data.dataset_description import DatasetDescription, load_dataset
+from mixstyleflow_monai.data.resplit import resplit_dataset
 
 SMALL = {"source_cases": 3, "unseen_cases": 1}
 
@@ -177,6 +178,21 @@ def test_complete_phantom_of_the_same_request_is_kept(
     assert make_phantom("fundus", fundus.path.parent, 3, **SMALL) == fundus.path.parent
     assert fundus.path.stat().st_mtime_ns == before
     assert "already holds this phantom" in capsys.readouterr().out
+
+
+def test_a_resplit_or_damaged_phantom_is_not_taken_for_the_phantom(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = {"source_cases": 3, "unseen_cases": 3}
+    whole = load_dataset(make_phantom("fundus", tmp_path / "whole", 3, **counts))
+    resplit_dataset(str(tmp_path / "whole"), whole.domains[-1], str(tmp_path / "other"))
+    assert "processing.split" not in capsys.readouterr().out
+    with pytest.raises(ValueError, match="holds another phantom"):
+        make_phantom("fundus", tmp_path / "other", 3, **counts)
+    image = whole.cases[0].image
+    image.write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"{image.name}: is not as it was written"):
+        make_phantom("fundus", tmp_path / "whole", 3, **counts)
 
 
 def test_another_phantom_or_folder_is_refused(fundus: DatasetDescription, tmp_path: Path) -> None:

@@ -283,3 +283,28 @@ def test_half_a_domain_and_a_foreign_domain_are_refused(tmp_path: Path) -> None:
     assert Counter(case.domain for case in release.list_cases(base, 1)) == {
         name: count for name, count in COUNTS["five-domain"].items() if name != "ORIGA"
     }
+
+
+def test_missing_parts_of_a_release_are_told(tmp_path: Path) -> None:
+    build.refuge(tmp_path)
+    shutil.rmtree(tmp_path / "Test400")
+    release, base = find_release(tmp_path)
+    with pytest.raises(
+        FileNotFoundError, match=r"the folder REFUGE-Test-GT is there, but not that of its images, Test4"
+    ):
+        release.list_cases(base, 1)
+
+
+def test_a_mask_without_its_image_is_handed_on_with_the_reason(tmp_path: Path) -> None:
+    build.dofe(tmp_path)
+    (tmp_path / "Domain1" / "train" / "ROIs" / "image" / "train1.png").unlink()
+    release, base = find_release(tmp_path)
+    (case,) = [case for case in release.list_cases(base, 1) if case.fault]
+    assert (case.image.parent.name, case.image.name, case.fault) == ("mask", "train1.png", "a mask without its image")
+
+
+def test_hidden_files_beside_the_lists_are_passed_over(tmp_path: Path) -> None:
+    build.five_domain(tmp_path)
+    (tmp_path / "._BinRushed_train.csv").write_bytes(b"resource fork")
+    release, base = find_release(tmp_path)
+    assert release.list_cases(base, 1)

@@ -22,7 +22,7 @@ SITE_NUMBERS: dict[str, Sequence[int]] = {
     "BMC": range(30),
     "I2CVB": range(19),
     "UCL": (1, *range(26, 38)),
-    "BIDMC": (0, *range(2, 13)),
+    "BIDMC": (0, 1, *range(3, 13)),
     "HK": range(38, 50),
 }
 SHAPE = (12, 10, 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -275,6 +276,21 @@ def test_an_image_that_is_there_twice_stays_once(root: Path, tmp_path: Path) -> 
     }
     written = [path.name for path in (tmp_path / "out").rglob("*.nii.gz") if path.parent.name in ("HK", "UCL")]
     assert len(written) == 4
+
+
+def test_unseen_cases_are_the_same_whatever_share_of_the_training_patients_is_kept(
+    published: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(published, tmp_path / "root", symlinks=True)
+    root = tmp_path / "root"
+    unused = run(root, tmp_path / "low", train_fraction=0.1)[0].processing["unused_training_patients"][0]
+    name = unused.removeprefix("decathlon_")
+    values = np.asarray(nib.load(root / f"Task05_Prostate/imagesTr/{name}.nii.gz").dataobj)[..., 0]
+    save(root / "sites" / "HK" / "Case38.nii.gz", values)
+    save(root / "sites" / "HK" / "Case38_segmentation.nii.gz", label_of(1))
+    for number, fraction in enumerate((1.0, 0.1)):
+        description, _ = run(root, tmp_path / f"out{number}", train_fraction=fraction)
+        assert left_out(description) == {"HK/Case38.nii.gz": f"identical to '{name}' of the domain decathlon"}
 
 
 def test_a_domain_or_a_split_without_a_usable_case_is_an_error_that_leaves_nothing(root: Path, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -214,3 +216,21 @@ def test_settings_of_the_process_are_put_back(server: str, tmp_path: Path) -> No
     with pytest.raises(ValueError, match="cannot be downloaded"):
         fetch(f"{server}/gone", tmp_path / "other.tar", md5=MD5)
     assert (logger.level, socket.getdefaulttimeout()) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_a_full_disk_is_not_taken_for_the_network(
+    number: int, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(downloads, "_transfer", refuse)
+    with pytest.raises(ValueError, match=rf"file\.tar\.part: {os.strerror(number)}\. Make room, or give --download"):
+        fetch(f"{server}/file", tmp_path / "file.tar", md5=MD5)
+
+
+def test_a_folder_in_the_place_of_the_partial_file_is_told(server: str, tmp_path: Path) -> None:
+    (tmp_path / "file.tar.part").mkdir()
+    with pytest.raises(ValueError, match=r"file\.tar\.part: Is a directory\."):
+        fetch(f"{server}/plain", tmp_path / "file.tar", md5=MD5)
