@@ -62,12 +62,14 @@ class TakenCase:
         entry: its entry of ``dataset.json``, all but the split.
         pixels: hash of the voxels as released.
         share: part of the label's voxels that is prostate, 0-1.
+        clipped: whether the first and the last slice hold prostate, as where all other slices were cut off.
     """
 
     case: ReleaseCase
     entry: dict[str, Any]
     pixels: str
     share: float
+    clipped: bool
 
 
 def take_case(case: ReleaseCase, folder: Path, spacing: Sequence[float] | None = None) -> TakenCase:
@@ -121,7 +123,8 @@ def take_case(case: ReleaseCase, folder: Path, spacing: Sequence[float] | None =
         "sha256": {"image": sha256_file(outputs[0]), "label": sha256_file(outputs[1])},
         "spacing": [round(float(size), 6) for size in nib.affines.voxel_sizes(written)],
     }
-    return TakenCase(case, entry, array_hash(values, axis=2), float((label > 0).mean()))
+    clipped = bool(label[..., 0].any() and label[..., -1].any())
+    return TakenCase(case, entry, array_hash(values, axis=2), float((label > 0).mean()), clipped)
 
 
 def hash_of_image(case: ReleaseCase) -> str | None:

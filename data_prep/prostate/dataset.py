@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from mixstyleflow_monai.data.dataset_description import DATASET_FILE, SPLITS, sa
 SPACING = (0.625, 0.625, 3.6)
 """Of the paper, in mm along left-right, front-back and head-foot."""
 MIN_SPACING, MAX_SPACING = 0.05, 20.0
+CLIPPED = "with prostate"
 REGIONS = {"prostate": [1, 2]}
 PAPER_LOADING: dict[str, Any] = {
     "spacing": list(SPACING),
@@ -103,6 +104,10 @@ def make_prostate_dataset(
         left_out.sort(key=lambda entry: (entry.domain != DOMAIN, entry.domain, entry.image))
         _check_filled(taken, [DOMAIN, *(site.name for site in found.sites)], division, left_out)
         content = _content(taken, release, found, division, left_out)
+        note = _note_of_version(content["processing"]["domains"])
+        if note:
+            console.print(f"note: {note}", highlight=False)
+            notes.append(note)
         content["processing"] |= _facts(wanted_spacing if resample else None, fraction, notes)
         write_left_out(folder, left_out)
         save_dataset(folder, content)
@@ -182,6 +187,25 @@ def _notes(release: DecathlonRelease, found: SixSites, division: Division, *, wi
     return notes
 
 
+def _note_of_version(domains: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say which of the two versions of the six-site release this seems to be; empty without one.
+
+    Its page has `Raw_nii`, all slices, and `Clipped_nii`, those of the prostate alone, which look alike otherwise.
+    """
+    clipped = {name: facts["slices"] == CLIPPED for name, facts in domains.items() if name != DOMAIN}
+    if not clipped:
+        return ""
+    if all(clipped.values()):
+        return "the six sites have only slices with prostate (version Clipped_nii of the release), as in the paper."
+    if any(clipped.values()):
+        names = ", ".join(name for name, cut in clipped.items() if cut)
+        return f"only {names} have slices with prostate alone (Clipped_nii), the others all slices: two versions mixed?"
+    return (
+        "the six sites have slices without prostate, too (version Raw_nii of the release); the paper tests on slices "
+        "with prostate (Clipped_nii), so scores cannot be compared with its own."
+    )
+
+
 def _take_all(
     cases: Sequence[ReleaseCase],
     unused: Sequence[ReleaseCase],
@@ -242,7 +266,15 @@ def _content(
     ]
     domains: dict[str, Any] = {DOMAIN: {"release": TASK, **release.facts, "left_out": counts[DOMAIN]}}
     for site in found.sites:
-        domains[site.name] = {"release": "six sites", "site": site.letter, "left_out": counts[site.name]}
+        cut = [one.clipped for one in taken if one.case.domain == site.name]
+        # Of a volume with all slices the outermost may happen to hold prostate; of most of a site they do not.
+        version = CLIPPED if 2 * sum(cut) > len(cut) else "all"
+        domains[site.name] = {
+            "release": "six sites",
+            "site": site.letter,
+            "slices": version,
+            "left_out": counts[site.name],
+        }
     return {
         "format": 1,
         "name": "prostate",

@@ -92,8 +92,21 @@ def test_the_papers_data_set(published: Path, tmp_path: Path) -> None:
     }
     assert left_out(description) == {}
     assert list(verify_hashes(description)) == []
-    assert "note" not in printed
+    assert printed.count("note:") == 1
+    assert "(version Raw_nii of the release)" in printed
     assert printed.count("unseen") == 6
+
+
+def test_the_version_of_the_six_sites_is_told_and_recorded(root: Path, tmp_path: Path) -> None:
+    for site, note in (("HK", "only HK have slices with prostate alone"), (None, "version Clipped_nii of the release")):
+        for path in (root / "sites").glob(f"{site or '*'}/Case*_?egmentation.nii.gz"):
+            label = nib.load(path)
+            save(path, np.repeat(np.asarray(label.dataobj)[..., 1:2], SHAPE[2], axis=2), label.affine)
+        description, printed = run(root, tmp_path / f"out {site}")
+        assert note in printed
+        slices = {name: facts.get("slices") for name, facts in description.processing["domains"].items()}
+        assert slices["HK"] == "with prostate"
+        assert slices["UCL"] == ("all" if site else "with prostate")
 
 
 def test_volumes_are_kept_as_released(published: Path, tmp_path: Path) -> None:
@@ -206,7 +219,7 @@ def test_another_number_of_cases_is_divided_at_random_and_told(root: Path, tmp_p
     assert description.processing["split"]["method"] == "fractions"
     assert "Task05_Prostate lists 6 cases, the release has 32: the paper's patients cannot be told" in printed
     assert "site A (RUNMC) has 2 cases, the release 30." in printed
-    assert printed.count("note:") == len(description.processing["notes"]) == 7
+    assert printed.count("note:") == len(description.processing["notes"]) == 8
 
 
 def test_missing_sites_are_told(root: Path, tmp_path: Path) -> None:
