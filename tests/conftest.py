@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -17,8 +18,9 @@ for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SI
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of real images beside the checkout; they are not part of the repository, so the test may be skipped."""
-    folder = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    """Folder of real images; they are not part of the repository, so the test may be skipped."""
+    beside = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("REAL_IMAGES", beside)).absolute()
     if not folder.is_dir():
-        pytest.skip(f"real images are not at {folder}; the test needs them")
+        pytest.skip(f"real images are not at {folder}; the test needs them (REAL_IMAGES names their folder)")
     return folder

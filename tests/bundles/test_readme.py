@@ -123,6 +123,24 @@ def test_every_option_is_described_with_its_default(phase: int) -> None:
 
 
 @pytest.mark.parametrize("phase", PHASE_BUNDLES)
+def test_options_of_evaluation_and_inference_are_described(phase: int) -> None:
+    table = readme(phase).split("Options of `evaluate.json` and `inference.json`")[1].split("\n## ")[0]
+    described: dict[str, str] = {}
+    for names, of in re.findall(r"^\| (`.+?`) \| (\w+) \|", table, flags=re.MULTILINE):
+        described |= dict.fromkeys(re.findall(r"`(\w+)`", names), of)
+    # Those of tracking are in the table of the training; the others are no values to give.
+    elsewhere = {"bundle_root", "experiment_name", "run_name", "tracking_uri", "save_execute_config", "is_not_rank0"}
+    found: dict[str, set[str]] = {}
+    for config, of in (("evaluate", "evaluation"), ("inference", "inference")):
+        content = json.loads((ROOT / "bundles" / PHASE_BUNDLES[phase] / "configs" / f"{config}.json").read_text())
+        for name, value in content.items():
+            given = isinstance(value, bool | int | float | str | None) and not str(value).startswith("$")
+            if name not in elsewhere and (given or name.endswith(("_dir", "_path")) or name == "device"):
+                found.setdefault(name, set()).add(of)
+    assert described == {name: "both" if len(of) == 2 else next(iter(of)) for name, of in found.items()}
+
+
+@pytest.mark.parametrize("phase", PHASE_BUNDLES)
 def test_sections_of_the_model_zoo_are_there(phase: int) -> None:
     headings = re.findall(r"^#+ \**(.+?)\**$", readme(phase), flags=re.MULTILINE)
     expected = ["Authors", "Tags", "Model Description", "Data", "Performance", "Additional Usage Steps"]

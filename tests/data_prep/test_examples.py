@@ -6,6 +6,7 @@ import io
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,7 +34,7 @@ def import_some(spec: FolderSpec, shared_data: Path, folder: Path, n: int) -> Da
 
 
 def test_there_are_examples() -> None:
-    assert [path.stem for path in EXAMPLES] == ["fundus", "nuclei", "prostate_slices", "white_cells"]
+    assert [path.stem for path in EXAMPLES] == ["fundus", "nuclei", "prostate_slices", "volumes", "white_cells"]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -48,8 +49,31 @@ def test_the_white_cell_example_names_every_key() -> None:
     assert [key for key in sorted(keys - {"path", "fractions"}) if f"{key}:" not in text] == []
 
 
+def test_the_volume_example_keeps_a_patient_together(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 900, (2, 5, 2, 12, 10, 4)).astype(np.int16)
+    for site, patients in zip(("site_a", "site_b"), values, strict=True):
+        for kind in ("images", "labels"):
+            (tmp_path / "root" / "volumes" / site / kind).mkdir(parents=True)
+        for patient, scans in enumerate(patients):
+            for scan, image in enumerate(scans):
+                name = f"{site}/{{}}/p{patient}_t2{'ab'[scan]}.nii.gz"
+                for kind, array in (("images", image), ("labels", (image % 3).astype(np.uint8))):
+                    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "root" / "volumes" / name.format(kind))
+    path = next(path for path in EXAMPLES if path.stem == "volumes")
+    screen = io.StringIO()
+    output = make_folder_dataset(path, tmp_path / "out", tmp_path / "root", console=Console(file=screen, width=150))
+    description = load_dataset(output)
+    assert len(description.cases) == 20
+    splits: dict[str, set[str]] = {}
+    for case in description.select(domain="site_a"):
+        splits.setdefault(case.group, set()).add(case.split)
+    assert sorted(splits) == [f"p{patient}" for patient in range(5)]
+    assert all(len(found) == 1 for found in splits.values())
+    assert "note:" not in screen.getvalue()
+
+
 @pytest.mark.shared_data
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in EXAMPLES if path.stem != "volumes"], ids=lambda path: path.stem)
 def test_labels_hold_the_regions_and_their_border_is_mostly_background(
     path: Path, shared_data: Path, tmp_path: Path
 ) -> None:

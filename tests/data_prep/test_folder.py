@@ -133,6 +133,19 @@ def test_centre_crop_takes_image_and_label_alike(root: Path, spec: Spec) -> None
     assert left_out(description)["away/images/small.png"] == "image of 16 x 12 is smaller than centre_crop 20 x 14"
 
 
+def test_files_that_count_as_patients_are_told(root: Path, spec: Spec) -> None:
+    path = root.parent / "spec.yaml"
+    for group in (None, "^(p[0-9])_"):
+        if group:
+            spec["domains"]["home"]["group"] = group
+        path.write_text(yaml.safe_dump(spec, sort_keys=False))
+        screen = io.StringIO()
+        make_folder_dataset(path, root.parent / f"out {group is None}", root, console=Console(file=screen, width=300))
+        assert ("note: home has no `group`, so each of its files counts as a patient" in screen.getvalue()) != bool(
+            group
+        )
+
+
 def test_groups_of_the_spec_are_never_divided(root: Path, spec: Spec) -> None:
     spec["domains"]["home"]["group"] = "^(p[0-9]+)_"
     description = run(spec, root)
