@@ -32,7 +32,7 @@ from data_prep.folder_cases import (
 )
 from data_prep.folder_spec import FolderSpec, load_spec
 from data_prep.image_files import UnusableCase
-from data_prep.import_summary import LeftOut, print_summary, write_left_out
+from data_prep.import_summary import LeftOut, print_notes, print_summary, write_left_out
 from mixstyleflow_monai.data.dataset_description import SPLITS, save_dataset
 from mixstyleflow_monai.data.splits import assign_splits
 
@@ -83,12 +83,12 @@ def make_folder_dataset(
     print_summary(content, {case.id: case.shares for case in cases}, left_out, console)
     source = next(domain for domain in checked.domains if domain.name == checked.source_domain)
     if source.group is None:
-        console.print(
-            f"note: {source.name} has no `group`, so each of its files counts as a patient of its own. If a patient "
+        note = (
+            f"{source.name} has no `group`, so each of its files counts as a patient of its own. If a patient "
             "has several, add it to the description: otherwise one patient can be in training and test, and scores on "
-            "the source are flattered.",
-            highlight=False,
+            "the source are flattered."
         )
+        print_notes([note], console)
     return Path(output) / "dataset.json"
 
 

@@ -37,6 +37,12 @@ def write_left_out(folder: Path, left_out: Sequence[LeftOut]) -> None:
         writer.writerows([entry.domain, entry.image, entry.reason, entry.remedy] for entry in left_out)
 
 
+def print_notes(notes: Sequence[str], console: Console) -> None:
+    """Print what differs from what a user may take for granted, a note a line."""
+    for note in notes:
+        console.print(f"note: {note}", highlight=False)
+
+
 def print_summary(
     content: Mapping[str, Any],
     shares: Mapping[str, Mapping[str, float]],

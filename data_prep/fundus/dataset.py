@@ -26,10 +26,12 @@ from data_prep.fundus.cases import CHANNELS, FundusCase, check_coding, fundus_ca
 from data_prep.fundus.labels import REGIONS
 from data_prep.fundus.layouts import ListedCase
 from data_prep.fundus.releases import AUTO, Release, find_release
-from data_prep.import_summary import LeftOut, print_summary, write_left_out
+from data_prep.import_summary import LeftOut, print_notes, print_summary, write_left_out
 from mixstyleflow_monai.data.dataset_description import SPLITS, save_dataset
 from mixstyleflow_monai.data.schema_checks import did_you_mean
 from mixstyleflow_monai.data.splits import FRACTIONS, assign_splits
+
+ALONE = "the release {} has one domain here: it can be the source, but no unseen domain is left to evaluate on."
 
 
 def make_fundus_dataset(
@@ -68,8 +70,7 @@ def make_fundus_dataset(
     listed = found.list_cases(base, rater)
     _check_source(found, base, source, listed)
     notes = _notes(found, listed)
-    for note in notes:
-        console.print(f"note: {note}", highlight=False)
+    print_notes(notes, console)
     spec = _spec(found, base, source, seed, listed)
     cases = fundus_cases(spec, listed, base)
     with building(output) as folder:
@@ -83,16 +84,11 @@ def make_fundus_dataset(
         left_out.sort(key=lambda entry: (entry.domain, entry.image))
         remedy = "Restore the files, or move the domain's lists or folders away."
         check_filled(spec, used, left_out, where=f"--root {base}: domain ", remedy=remedy)
-        content = _content(found, base, spec, used, folder, left_out)
-        content["processing"]["notes"] = notes
+        content = _content(found, base, spec, used, folder, left_out, notes)
         write_left_out(folder, left_out)
         save_dataset(folder, content)
     print_summary(content, {case.id: case.shares for case in used}, left_out, console)
-    if len(spec.domains) == 1:
-        console.print(
-            f"The release {found.name} has one domain here: it can be the source, but no unseen domain is left to "
-            "evaluate on."
-        )
+    print_notes([ALONE.format(found.name)] if len(spec.domains) == 1 else [], console)
     return Path(output) / "dataset.json"
 
 
@@ -169,6 +165,7 @@ def _content(
     cases: Sequence[FoundCase],
     folder: Path,
     left_out: Sequence[LeftOut],
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     """Return the content of ``dataset.json``; holds no date and no absolute path, so that a rerun gives the same."""
     entries = [case.entry(folder) for case in cases]
@@ -190,6 +187,7 @@ def _content(
             "made_by": "data_prep fundus",
             "release": release.name,
             "origin": release.origin,
+            "notes": list(notes),
             "group": "image",  # no release tells which photographs are of one patient
             "split": {**dict(zip(SPLITS, spec.fractions, strict=True)), "seed": spec.seed},
             "domains": {

@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 from data_prep.building import building
 from data_prep.image_files import UnusableCase
-from data_prep.import_summary import LeftOut, print_summary, write_left_out
-from data_prep.prostate.cases import ReleaseCase, TakenCase, hash_of_image, take_case
+from data_prep.import_summary import LeftOut, print_notes, print_summary, write_left_out
+from data_prep.prostate.cases import TakenCase, hash_of_image, take_case
 from data_prep.prostate.decathlon import DOMAIN, TASK, DecathlonRelease, open_release
 from data_prep.prostate.downloads import download_decathlon
 from data_prep.prostate.six_sites import SITES, SixSites, find_sites
@@ -93,22 +93,17 @@ def make_prostate_dataset(
         release = open_release(archive, scratch)
         division = divide([case.name for case in release.cases], train_fraction)
         notes = _notes(release, found, division, with_sites=sites is not None)
-        for note in notes:
-            console.print(f"note: {note}", highlight=False)
+        print_notes(notes, console)
         left_out = [*release.left_out, *found.left_out]
-        used = [case for case in release.cases if case.name in division.split_of]
-        unused = [case for case in release.cases if case.name in division.unused]
-        taken = _take_all([*used, *found.cases], unused, folder, wanted_spacing if resample else None, left_out)
+        taken = _take_all(release, division, found, folder, wanted_spacing if resample else None, left_out)
         if scratch.exists():
             shutil.rmtree(scratch)
         left_out.sort(key=lambda entry: (entry.domain != DOMAIN, entry.domain, entry.image))
         _check_filled(taken, [DOMAIN, *(site.name for site in found.sites)], division, left_out)
         content = _content(taken, release, found, division, left_out)
-        note = _note_of_version(content["processing"]["domains"])
-        if note:
-            console.print(f"note: {note}", highlight=False)
-            notes.append(note)
-        content["processing"] |= _facts(wanted_spacing if resample else None, fraction, notes)
+        version = _notes_on_version(content["processing"]["domains"])
+        print_notes(version, console)
+        content["processing"] |= _facts(wanted_spacing if resample else None, fraction, [*notes, *version])
         write_left_out(folder, left_out)
         save_dataset(folder, content)
     print_summary(content, {one.entry["id"]: {"prostate": one.share} for one in taken}, left_out, console)
@@ -187,40 +182,43 @@ def _notes(release: DecathlonRelease, found: SixSites, division: Division, *, wi
     return notes
 
 
-def _note_of_version(domains: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say which of the two versions of the six-site release this seems to be; empty without one.
+def _notes_on_version(domains: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say which of the two versions of the six-site release this seems to be; nothing without one.
 
     Its page has `Raw_nii`, all slices, and `Clipped_nii`, those of the prostate alone, which look alike otherwise.
     """
     clipped = {name: facts["slices"] == CLIPPED for name, facts in domains.items() if name != DOMAIN}
     if not clipped:
-        return ""
+        return []
     if all(clipped.values()):
-        return "the six sites have only slices with prostate (version Clipped_nii of the release), as in the paper."
+        return ["the six sites have only slices with prostate (version Clipped_nii of the release), as in the paper."]
     if any(clipped.values()):
         names = ", ".join(name for name, cut in clipped.items() if cut)
-        return f"only {names} have slices with prostate alone (Clipped_nii), the others all slices: two versions mixed?"
-    return (
+        return [f"only {names} have slices with prostate alone (Clipped_nii), the others all: two versions mixed?"]
+    return [
         "the six sites have slices without prostate, too (version Raw_nii of the release); the paper tests on slices "
         "with prostate (Clipped_nii), so scores cannot be compared with its own."
-    )
+    ]
 
 
 def _take_all(
-    cases: Sequence[ReleaseCase],
-    unused: Sequence[ReleaseCase],
+    release: DecathlonRelease,
+    division: Division,
+    sites: SixSites,
     folder: Path,
     spacing: Sequence[float] | None,
     left_out: list[LeftOut],
 ) -> list[TakenCase]:
     """Write all cases that can be used, and report the others; of equal images only the first stays.
 
-    An unseen image that is equal to an ``unused`` one of the source is left out as well, so that the unseen domains are
-    the same whatever share of the training patients is kept.
+    An unseen image that is equal to an unused one of the source is left out as well, so that the unseen domains are the
+    same whatever share of the training patients is kept.
     """
     taken: dict[str, TakenCase] = {}
+    used = [case for case in release.cases if case.name in division.split_of]
+    unused = [case for case in release.cases if case.name in division.unused]
     source = {found: case for case in unused if (found := hash_of_image(case))}
-    for case in tqdm(cases, desc="import prostate", unit="volume"):
+    for case in tqdm([*used, *sites.cases], desc="import prostate", unit="volume"):
         try:
             one = take_case(case, folder, spacing)
         except UnusableCase as problem:

@@ -182,7 +182,7 @@ def test_a_release_with_one_domain_says_that_nothing_is_unseen(root: Path) -> No
     build.drishti(root)
     screen = io.StringIO()
     make_fundus_dataset(root, "Drishti_GS", root.parent / "out", console=Console(file=screen, width=160))
-    assert "The release drishti-gs has one domain here: it can be the source, but no unseen domain" in screen.getvalue()
+    assert "the release drishti-gs has one domain here: it can be the source, but no unseen domain" in screen.getvalue()
     assert "images here, the release drishti-gs 101: a part of it may be missing" in screen.getvalue()
 
 
