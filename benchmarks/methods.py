@@ -21,12 +21,12 @@ from data_prep.folder import make_folder_dataset
 from data_prep.phantom import make_phantom
 from mixstyleflow_monai.artifacts import atomic_path
 from mixstyleflow_monai.benchmark import benchmark
-from mixstyleflow_monai.benchmark.comparison import summary
 from mixstyleflow_monai.benchmark.plan import BASELINE, PHASE_ONE, Cell
 from mixstyleflow_monai.benchmark.records import case_table
 from mixstyleflow_monai.benchmark.tables import difference, markdown, method_table, spread
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE
+from mixstyleflow_monai.evaluation.comparison import summary
 
 CELLS = Path(__file__).parent / "cells"
 RECIPE, CONTROL, PAPER = "flow_and_image_styles", "permuted_flow_and_image_styles", "paper_styles"

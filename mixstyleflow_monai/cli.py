@@ -11,10 +11,17 @@ import fire
 from mixstyleflow_monai.benchmark import benchmark
 from mixstyleflow_monai.bundle_errors import is_mistake, root_cause, worded
 from mixstyleflow_monai.command_line import HELP, checked_words
+from mixstyleflow_monai.evaluate_run import evaluate, report
 from mixstyleflow_monai.packing import pack
 from mixstyleflow_monai.pipeline import run
 
-COMMANDS: dict[str, Callable[..., Any]] = {"run": run, "benchmark": benchmark, "pack": pack}
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "run": run,
+    "evaluate": evaluate,
+    "report": report,
+    "benchmark": benchmark,
+    "pack": pack,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from mixstyleflow_monai import bundle_paths
-from mixstyleflow_monai.artifacts import atomic_path, differences, manifest_path, read_manifest, sha256_file, write_json
+from mixstyleflow_monai import bundle_paths, bundle_runs
+from mixstyleflow_monai.artifacts import differences, manifest_path, read_manifest, sha256_file, write_json
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
-from mixstyleflow_monai.data.dataset_description import SPLITS, read_json
+from mixstyleflow_monai.bundle_runs import BASELINE, TABLES, evaluate_model, is_evaluated, join_evaluations
+from mixstyleflow_monai.data.dataset_description import read_json
 from mixstyleflow_monai.option_numbers import is_expression
 from mixstyleflow_monai.options import (
     check_image_level,
@@ -34,14 +31,12 @@ if TYPE_CHECKING:
     from mixstyleflow_monai.tracking import WholeRun
 
 logger = logging.getLogger(__name__)
-BASELINE = "no_stylizer"
 OTHER_FOLDER = "Give another --output_dir, or move the file away."
 # What a run may go on with differently: where and in what portions it computes, and how often it shows or saves.
 RESOURCE_IDS = ("device", "cache_rate", "preview_interval", "checkpoint_interval")
 # What phases that others are made from leave, relative to their folders.
 EARLIER = {1: "models/model.pt", 2: "models/style_flows.pt"}
 REQUEST_FILE = "run.json"
-TABLES = ("evaluation.json", "evaluation.csv")
 # Configuration ids that say how a run is tracked, and not what it computes.
 TRACKING_IDS = ("tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0")
 
@@ -76,13 +71,14 @@ def run(
     tracking: str | None = None,
     **overrides: Any,
 ) -> None:
-    """Train the three phases, evaluate Phase I and Phase III, print the table.
+    """Train the three phases, evaluate Phase I and Phase III, print the table and write the report.
 
     Stopped and started again with the same arguments it goes on where it was; what is done is skipped.
 
     Args:
         dataset_dir: folder with dataset.json.
-        output_dir: folder for everything that is written: phase1/, phase2/, phase3/, evaluation.json and .csv.
+        output_dir: folder for everything that is written: phase1/, phase2/, phase3/, evaluation.json, .csv and
+            report.html.
         phases: which phases, for example 1,2,3; earlier ones must be done already if they are left out.
         seed: of every phase.
         overlay: names of overlay files in the bundles' configs folders, for example "demo"; a bundle without a file of
@@ -120,7 +116,7 @@ def run(
             for step in evaluated:
                 _evaluate(root, out, step, str(description.path), description.sha256, whole)
             if evaluated:
-                _collect(out, whole)
+                join_evaluations(out, whole)
 
 
 def _check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]], description: Any) -> None:
@@ -247,8 +243,11 @@ def _request(
 
 def _check_same_request(out: Path, request: Mapping[str, Any]) -> None:
     """Refuse to go on in a folder that holds a run with other settings: its results would be a mixture."""
+    from mixstyleflow_monai.report.run_report import REPORT_FILE, check_replaceable
+
     path = out / REQUEST_FILE
     then: Any = read_json(path, remedy=OTHER_FOLDER) if path.is_file() else None
+    check_replaceable(out / REPORT_FILE)
     ours = isinstance(then, dict) and {"dataset_sha256", "seed", "overlay"} <= then.keys()
     for name in (*TABLES, REQUEST_FILE):
         if (out / name).exists() and not ours:
@@ -305,7 +304,7 @@ def _train(root: Path, out: Path, step: Step, whole: WholeRun | None = None, tra
         return
     configs = root / PHASE_BUNDLES[step.phase] / "configs"
     with _phase_run(whole, folder, tracking) as options:
-        _run_bundle(
+        bundle_runs.run_bundle(
             [str(configs / "train.json"), *step.overlays], {**step.overrides, "output_dir": str(folder), **options}
         )
 
@@ -333,59 +332,9 @@ def _evaluate(
     root: Path, out: Path, step: Step, dataset: str, dataset_sha256: str, whole: WholeRun | None = None
 ) -> None:
     folder = out / step.name
-    record_path = folder / "evaluation.json"
-    if record_path.is_file():
-        record = json.loads(record_path.read_text(encoding="utf-8"))
-        same_model = record["model_sha256"] == sha256_file(folder / step.artifact)
-        # Someone may have evaluated another split in this folder since.
-        tested = record.get("split", SPLITS[-1]) == SPLITS[-1]
-        if same_model and tested and record["dataset_sha256"] == dataset_sha256:
-            return
-    configs = root / PHASE_BUNDLES[step.phase] / "configs"
+    # Someone may have evaluated another split in this folder since.
+    if is_evaluated(folder, folder / step.artifact, dataset_sha256):
+        return
     with _phase_run(whole, folder) as options:
-        _run_bundle(
-            [str(configs / "evaluate.json")],
-            {
-                "dataset_dir": dataset,
-                "output_dir": str(folder),
-                "bundle_root": step.overrides["bundle_root"],
-                "show_table": False,
-                **{name: step.overrides[name] for name in ("device",) if name in step.overrides},
-                **options,
-            },
-        )
-
-
-def _run_bundle(files: list[str], settings: dict[str, Any]) -> None:
-    import monai.bundle
-
-    with warnings.catch_warnings():
-        # The configurations that are run here came with this package.
-        warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
-        configs = Path(files[0]).parent
-        monai.bundle.run(
-            config_file=files,
-            meta_file=str(configs / "metadata.json"),
-            logging_file=str(configs / "logging.conf"),
-            **settings,
-        )
-
-
-def _collect(out: Path, whole: WholeRun | None = None) -> None:
-    """Join the evaluations of all trainings in this folder and print them side by side."""
-    from mixstyleflow_monai.evaluation import print_table, read_cases
-
-    names = [name for name in ("phase1", "phase3", "baseline") if (out / name / "evaluation.json").is_file()]
-    records = [json.loads((out / name / "evaluation.json").read_text(encoding="utf-8")) for name in names]
-    tables = [
-        read_cases(out / name / "evaluation.csv").assign(method=record.get("method", ""))
-        for name, record in zip(names, records, strict=True)
-    ]
-    written = [out / name for name in TABLES]
-    write_json(written[0], records)
-    with atomic_path(written[1]) as partial:
-        pd.concat(tables).to_csv(partial, index=False)
-    if whole is not None:
-        whole.results(dict(zip(names, records, strict=True)), written)
-    print_table(sorted(records, key=lambda record: (record["phase"], record.get("method") != BASELINE)))
-    print(f"wrote {os.path.relpath(out / 'evaluation.json')} and evaluation.csv")
+        device = {name: step.overrides[name] for name in ("device",) if name in step.overrides}
+        evaluate_model(root, step.phase, dataset, folder, **device, **options)

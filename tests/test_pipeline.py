@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mixstyleflow_monai import pipeline
+from mixstyleflow_monai import bundle_runs, pipeline
 from mixstyleflow_monai.bundle_paths import bundles_dir
 from mixstyleflow_monai.cli import main
 from mixstyleflow_monai.options import overrides_by_phase
@@ -66,7 +66,7 @@ def test_run_leaves_every_artifact_and_one_table(finished: Path) -> None:
 def test_second_run_does_nothing_again(
     finished: Path, dataset_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "_run_bundle", lambda files, settings: pytest.fail(f"ran {files} again"))
+    monkeypatch.setattr(bundle_runs, "run_bundle", lambda files, settings: pytest.fail(f"ran {files} again"))
     pipeline.run(str(dataset_dir), str(finished), seed=3, baseline=True, **SMALL)
     assert "far" in capsys.readouterr().out
 
@@ -74,13 +74,13 @@ def test_second_run_does_nothing_again(
 def watch_bundles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     """Return a list that gets the folder, configuration and settings of each bundle that runs from now on."""
     ran: list[tuple[str, dict[str, Any]]] = []
-    original = pipeline._run_bundle
+    original = bundle_runs.run_bundle
 
     def spy(files: list[str], settings: dict[str, Any]) -> None:
         ran.append((f"{Path(settings['output_dir']).name}/{Path(files[0]).stem}", settings))
         original(files, settings)
 
-    monkeypatch.setattr(pipeline, "_run_bundle", spy)
+    monkeypatch.setattr(bundle_runs, "run_bundle", spy)
     return ran
 
 

@@ -52,7 +52,7 @@ def run_line(line: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr("sys.argv", ["monai.bundle", *arguments])
         fire.Fire({"run": monai.bundle.run}, command=arguments, serialize=lambda _: None)
     elif module == "mixstyleflow_monai":
-        assert package_main([*arguments, *small_options(set(SMALL))]) == 0
+        assert package_main([*arguments, *(small_options(set(SMALL)) if arguments[0] == "run" else [])]) == 0
     else:
         assert module == "data_prep"
         if "--output" in arguments and arguments[0] == "folder":
@@ -92,6 +92,8 @@ def test_every_command_runs_in_the_order_of_the_readme(workplace: Path, monkeypa
     for line in lines:
         run_line(line, workplace, monkeypatch)
     assert (workplace / "runs" / "mine" / "evaluation.json").is_file()
+    assert (workplace / "runs" / "mine_again" / "evaluation.csv").is_file()
+    assert (workplace / "runs" / "mine_again.html").is_file()
     assert list((workplace / "bundles" / PHASE_BUNDLES[3] / "predictions").rglob("*_seg.png"))
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from mixstyleflow_monai.artifacts import atomic_path
-from mixstyleflow_monai.benchmark.comparison import Comparison, compare, summary
 from mixstyleflow_monai.benchmark.plan import BASELINE, PHASE_ONE
+from mixstyleflow_monai.evaluation.comparison import Comparison, compare, summary
 
 IID = "IID"
 """Heading of the source domain's test cases, as in the paper's tables."""

@@ -21,6 +21,7 @@ from mixstyleflow_monai.data.schema_checks import did_you_mean, raise_problems, 
 
 DATASET_FILE = "dataset.json"
 SPLITS = ("train", "validation", "test")
+EVERY_SPLIT = "all"
 _MAX_DEPTH = 100
 _REWRITE = "Write it again with `python -m data_prep`."
 
@@ -87,14 +88,16 @@ class DatasetDescription:
         return sorted({case.domain for case in self.cases} - {self.source_domain})
 
     def select(self, split: str | None = None, domain: str | None = None) -> tuple[Case, ...]:
-        """Return the cases of one split and one domain; None means all.
+        """Return the cases of one split and one domain; None means all, and so does the split "all".
 
         Raises:
             ValueError: no such split or domain.
         """
+        split = None if split == EVERY_SPLIT else split
         if split is not None and split not in SPLITS:
+            known = (*SPLITS, EVERY_SPLIT)
             raise ValueError(
-                f"{self.path}: no split {split!r}, allowed: {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}"
+                f"{self.path}: no split {split!r}, allowed: {', '.join(known)}{did_you_mean(split, known)}"
             )
         if domain is not None and domain not in self.domains:
             hint = did_you_mean(domain, self.domains)

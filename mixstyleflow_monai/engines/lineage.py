@@ -22,6 +22,7 @@ from mixstyleflow_monai.artifacts import (
     write_json,
 )
 from mixstyleflow_monai.data import DatasetDescription, Task, check_headers
+from mixstyleflow_monai.data.dataset_description import EVERY_SPLIT, SPLITS
 from mixstyleflow_monai.engines.handlers import latest_checkpoint
 from mixstyleflow_monai.flows import StyleFlowBank
 
@@ -79,8 +80,16 @@ def training_facts(
     }
 
 
-def check_training_data(model_path: str | os.PathLike[str], description: DatasetDescription) -> DatasetDescription:
+def check_training_data(
+    model_path: str | os.PathLike[str], description: DatasetDescription, split: str = SPLITS[-1]
+) -> DatasetDescription:
     """Return the data set if a model's training saw none of its test images, and all headers are in order.
+
+    Args:
+        model_path: network with a manifest.
+        description: the data set.
+        split: that is evaluated. With "all" the data set may be one of other sites alone, whatever its own source
+            domain, and the training must have seen none of its images.
 
     Raises:
         ValueError: the model was trained on another source domain, or on images that are test cases here. Their scores
@@ -88,13 +97,23 @@ def check_training_data(model_path: str | os.PathLike[str], description: Dataset
     """
     manifest = read_manifest(model_path)
     source = manifest["source_domain"]
+    seen = set(manifest.get("training_images_sha256", []))
+    if split == EVERY_SPLIT:
+        trained_on = [case.id for case in description.cases if case.sha256.get("image") in seen]
+        if trained_on:
+            raise ValueError(
+                f"{description.path}: {len(trained_on)} cases, among them {trained_on[:3]}, were trained on or "
+                f"validated with by {model_path}. --split all is for data sets of other sites: make one without these, "
+                "or give --split test."
+            )
+        return check_headers(description)
     if source != description.source_domain:
         raise ValueError(
             f"{model_path}: trained on source domain {source!r}, but {description.path} has the source domain "
             f"{description.source_domain!r}, so images it was trained on would count as unseen. Train phase 1 on this "
-            f"data set, or make one with `python -m data_prep resplit {description.path.parent} --source {source}`."
+            f"data set, or make one with `python -m data_prep resplit {description.path.parent} --source {source}`. To "
+            "evaluate on all cases of other sites, give --split all."
         )
-    seen = set(manifest.get("training_images_sha256", []))
     leaked = [case.id for case in description.select("test") if case.sha256.get("image") in seen]
     if leaked:
         raise ValueError(

@@ -1,18 +1,31 @@
 """Evaluation: per case, per region, per domain, on the original grid."""
 
+from mixstyleflow_monai.evaluation.comparison import Comparison, compare, paired_bootstrap
 from mixstyleflow_monai.evaluation.domain_evaluation import DomainEvaluation, compare_case
 from mixstyleflow_monai.evaluation.inferer import PlanarInferer
 from mixstyleflow_monai.evaluation.metrics import CaseResult, dice_percent, surface_distance
-from mixstyleflow_monai.evaluation.summary import print_table, read_cases, summarise, write_cases
+from mixstyleflow_monai.evaluation.summary import (
+    domain_table,
+    print_table,
+    read_cases,
+    record_name,
+    summarise,
+    write_cases,
+)
 
 __all__ = [
     "CaseResult",
+    "Comparison",
     "DomainEvaluation",
     "PlanarInferer",
+    "compare",
     "compare_case",
     "dice_percent",
+    "domain_table",
+    "paired_bootstrap",
     "print_table",
     "read_cases",
+    "record_name",
     "summarise",
     "surface_distance",
     "write_cases",

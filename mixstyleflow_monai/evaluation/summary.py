@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,8 @@ def summarise(
     cases, with n - 1. ``None`` stands for what is not defined (a distance to an absent region, an absent domain).
 
     Returns:
-        {"phase", "seed", "domains": {name: {"role", "n", "regions": {region: {"dice": {"mean", "sd"}, "asd_mm" or
-        "asd_px": {"mean", "sd", "n"}}}}}, "source_mean_dice", "unseen_mean_dice", **facts}
+        {"phase", "seed", "source_domain", "domains": {name: {"role", "n", "regions": {region: {"dice": {"mean", "sd"},
+        "asd_mm" or "asd_px": {"mean", "sd", "n"}}}}}, "source_mean_dice", "unseen_mean_dice", **facts}
     """
     table = pd.DataFrame([asdict(result) for result in results])
     domains: Record = {}
@@ -53,6 +53,7 @@ def summarise(
     return {
         "phase": phase,
         "seed": seed,
+        "source_domain": source_domain,
         "domains": domains,
         "source_mean_dice": means.get(source_domain),
         "unseen_mean_dice": float(np.mean(unseen)) if unseen else None,
@@ -90,28 +91,61 @@ def read_cases(path: str | os.PathLike[str]) -> pd.DataFrame:
     return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values={"dice": [""], "asd": [""]})
 
 
-def print_table(records: Sequence[Record], console: Console | None = None) -> None:
-    """Print one line a domain and, for each record, the mean Dice and its spread.
+@dataclass(frozen=True)
+class DomainTable:
+    """Evaluations side by side, as text.
 
-    With several regions a record has a column a region, and one for the mean over them.
+    Attributes:
+        headings: of each column of values, the training and the region; the region is empty where there is one.
+        domains: name, role and number of cases of each domain.
+        values: a row a domain, "mean ± standard deviation over cases", or "-".
+        means: a row each for the unseen domains, every one with the same weight, and the source.
     """
+
+    headings: list[tuple[str, str]]
+    domains: list[tuple[str, str, int]]
+    values: list[list[str]]
+    means: dict[str, list[str]]
+
+
+def domain_table(records: Sequence[Record], measure: str = "dice") -> DomainTable:
+    """Put evaluations side by side, with a column a training and region, and one for the mean over several regions.
+
+    Args:
+        records: of `summarise`.
+        measure: ``"dice"`` (percent) or ``"asd"`` (average surface distance, mm or pixels).
+    """
+    columns = [(record, region) for record in records for region in _columns(record)]
+    names = list(dict.fromkeys(name for record in records for name in record["domains"]))
+    shown = [next(record["domains"][name] for record in records if name in record["domains"]) for name in names]
+    return DomainTable(
+        [(record_name(record), region if len(_columns(record)) > 1 else "") for record, region in columns],
+        [(name, str(domain["role"]), int(domain["n"])) for name, domain in zip(names, shown, strict=True)],
+        [[_cell(record["domains"].get(name), region, measure) for record, region in columns] for name in names],
+        {
+            label: [_mean_of(record, role, region, measure) for record, region in columns]
+            for label, role in (("mean of unseen domains", "unseen"), ("source", "source"))
+        },
+    )
+
+
+def print_table(records: Sequence[Record], console: Console | None = None) -> None:
+    """Print the Dice of `domain_table`."""
+    found = domain_table(records)
     table = Table(title="Dice in percent: mean ± standard deviation over cases")
     table.add_column("domain")
     table.add_column("role")
     table.add_column("cases", justify="right")
-    columns = [(record, region) for record in records for region in _columns(record)]
-    for record, region in columns:
-        table.add_column(record_name(record) + (f"\n{region}" if len(_columns(record)) > 1 else ""), justify="right")
-    names = list(dict.fromkeys(name for record in records for name in record["domains"]))
-    for name in names:
-        shown = next(record["domains"][name] for record in records if name in record["domains"])
-        cells = [_cell(record["domains"].get(name), region) for record, region in columns]
-        table.add_row(name, shown["role"], str(shown["n"]), *cells)
+    for training, region in found.headings:
+        table.add_column(training + (f"\n{region}" if region else ""), justify="right")
+    for (name, role, count), row in zip(found.domains, found.values, strict=True):
+        table.add_row(name, role, str(count), *row)
     table.add_section()
-    for label, role in (("mean of unseen domains", "unseen"), ("source", "source")):
-        table.add_row(label, "", "", *(_mean_of(record, role, region) for record, region in columns))
+    for label, row in found.means.items():
+        table.add_row(label, "", "", *row)
     # A pipe or a log has no width of its own; Rich would cut names at 80 columns.
-    (console or Console(width=None if sys.stdout.isatty() else 60 + 20 * max(3, len(columns)))).print(table)
+    width = None if sys.stdout.isatty() else 60 + 20 * max(3, len(found.headings))
+    (console or Console(width=width)).print(table)
 
 
 def record_name(record: Record) -> str:
@@ -129,8 +163,8 @@ def _columns(record: Record) -> list[str]:
     return [*regions, MEAN] if len(regions) > 1 else [MEAN]
 
 
-def _cell(domain: Record | None, region: str) -> str:
-    chosen = _dice(domain, region)
+def _cell(domain: Record | None, region: str, measure: str) -> str:
+    chosen = _measured(domain, region, measure)
     if not chosen:
         return "-"
     spreads = [d["sd"] for d in chosen if d["sd"] is not None and not math.isnan(d["sd"])]
@@ -138,14 +172,16 @@ def _cell(domain: Record | None, region: str) -> str:
     return f"{mean:.1f} ± {float(np.mean(spreads)):.1f}" if spreads else f"{mean:.1f}"
 
 
-def _mean_of(record: Record, role: str, region: str) -> str:
+def _mean_of(record: Record, role: str, region: str, measure: str) -> str:
     """Return the mean over the domains of a role, each with the same weight."""
-    chosen = [_dice(domain, region) for domain in record["domains"].values() if domain["role"] == role]
-    means = [float(np.mean([d["mean"] for d in dice])) for dice in chosen if dice]
+    chosen = [_measured(domain, region, measure) for domain in record["domains"].values() if domain["role"] == role]
+    means = [float(np.mean([d["mean"] for d in found])) for found in chosen if found]
     return f"{float(np.mean(means)):.1f}" if means else "-"
 
 
-def _dice(domain: Record | None, region: str) -> list[dict[str, Any]]:
-    """Return mean and spread of the Dice of one region, or of each."""
+def _measured(domain: Record | None, region: str, measure: str) -> list[dict[str, Any]]:
+    """Return mean and spread of one region, or of each; nothing for a region where the measure is undefined."""
     regions: dict[str, Any] = {} if domain is None else domain["regions"]
-    return [entry["dice"] for name, entry in regions.items() if region in (MEAN, name)]
+    chosen = [entry for name, entry in regions.items() if region in (MEAN, name)]
+    found = [value for entry in chosen for key, value in entry.items() if key.split("_")[0] == measure]
+    return [value for value in found if value["mean"] is not None]

@@ -23,8 +23,20 @@ IMPORT = re.compile(r"\$import (mixstyleflow_monai(?:\.\w+)*)(?: as (\w+))?")
 HELPERS = ("$import sys", "$import inspect", "$import pathlib", "$import pkgutil")
 ERRORS = "mixstyleflow_monai.bundle_errors"
 # Bundles of the wheel, and commands, which work on the three bundles together.
-_COMMANDS = {"cli.py", "command_line.py", "__main__.py", "options.py", "pipeline.py"}
-NOT_VENDORED = {"bundles", "benchmark", "packing", *_COMMANDS}
+_COMMANDS = {
+    "cli.py",
+    "command_line.py",
+    "__main__.py",
+    "options.py",
+    "pipeline.py",
+    "bundle_runs.py",
+    "evaluate_run.py",
+}
+NOT_VENDORED = {
+    PACKAGE: {"bundles", "benchmark", "packing", *_COMMANDS},
+    PACKAGE / "report": {"run_report.py", "templates"},
+}
+"""What stays behind, by folder."""
 
 # Where the bundle is, the surest first: around the file that MONAI is reading, as its functions on the call stack know
 # it; on the search path, where the Model Zoo's checks and MONAI Label put it; the working directory.
@@ -51,7 +63,7 @@ def vendor_package(root: Path) -> None:
 
     def ignored(folder: str, names: list[str]) -> set[str]:
         caches = {name for name in names if name == "__pycache__" or name.endswith(".pyc") or name.startswith(".")}
-        return caches | (NOT_VENDORED & set(names) if Path(folder) == PACKAGE else set())
+        return caches | (NOT_VENDORED.get(Path(folder), set()) & set(names))
 
     shutil.copytree(PACKAGE, root / PACKAGE.name, ignore=ignored)
     shutil.copyfile(root / "LICENSE", root / PACKAGE.name / "LICENSE")

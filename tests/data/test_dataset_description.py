@@ -84,7 +84,7 @@ def test_select_and_datalist_follow_split_and_domain(tmp_path: Path, content: di
         }
     ]
     with pytest.raises(
-        ValueError, match=r"no split 'training', allowed: train, validation, test; did you mean 'train'"
+        ValueError, match=r"no split 'training', allowed: train, validation, test, all; did you mean 'train'"
     ):
         description.select("training")
     with pytest.raises(ValueError, match=r"no domain 'zoe', allowed: home, bay, zoo; did you mean 'zoo'"):

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixstyleflow_monai.benchmark.comparison import compare, paired_bootstrap, summary, unseen_differences
 from mixstyleflow_monai.benchmark.records import CASE_COLUMNS
+from mixstyleflow_monai.evaluation.comparison import compare, paired_bootstrap, summary, unseen_differences
 
 
 def make_cases(gain: float, noise: float = 0.0, seeds: int = 3, cases: int = 40, method: str = "b") -> pd.DataFrame:

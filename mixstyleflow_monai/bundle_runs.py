@@ -1,0 +1,101 @@
+"""Running the bundles of a checkout or installation, evaluating what they left, and joining their evaluations."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mixstyleflow_monai.artifacts import atomic_path, sha256_file, write_json
+from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
+from mixstyleflow_monai.data.dataset_description import SPLITS
+
+if TYPE_CHECKING:
+    from mixstyleflow_monai.tracking import WholeRun
+
+BASELINE = "no_stylizer"
+TRAININGS = {"phase1": 1, "phase3": 3, "baseline": 3}
+"""Folders of a run that have a network to evaluate, and the phase that made each."""
+TABLES = ("evaluation.json", "evaluation.csv")
+
+
+def run_bundle(files: list[str], settings: dict[str, Any]) -> None:
+    """Run configuration files of a bundle with MONAI, in this process."""
+    import monai.bundle
+
+    with warnings.catch_warnings():
+        # The configurations that are run here came with this package.
+        warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
+        configs = Path(files[0]).parent
+        monai.bundle.run(
+            config_file=files,
+            meta_file=str(configs / "metadata.json"),
+            logging_file=str(configs / "logging.conf"),
+            **settings,
+        )
+
+
+def is_evaluated(folder: Path, model: Path, dataset_sha256: str, split: str = SPLITS[-1]) -> bool:
+    """Say whether a folder holds the evaluation of this model on this split of this data set."""
+    path = folder / TABLES[0]
+    if not path.is_file() or not path.with_suffix(".csv").is_file():
+        return False
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return bool(
+        record["model_sha256"] == sha256_file(model)
+        # Records of earlier versions have no split; there was one only.
+        and record.get("split", SPLITS[-1]) == split
+        and record["dataset_sha256"] == dataset_sha256
+    )
+
+
+def evaluate_model(root: Path, phase: int, dataset: str, folder: Path, **options: Any) -> None:
+    """Evaluate a network, which writes its tables into a folder.
+
+    Args:
+        root: folder of the bundles.
+        phase: that made the network, 1 or 3.
+        dataset: path of the dataset.json.
+        folder: to write to; the network is in its ``models/`` unless the option ``ckpt_path`` says otherwise.
+        **options: of the bundle's evaluate.json.
+    """
+    bundle = root / PHASE_BUNDLES[phase]
+    settings = {"dataset_dir": dataset, "output_dir": str(folder), "bundle_root": str(bundle), "show_table": False}
+    run_bundle([str(bundle / "configs" / "evaluate.json")], {**settings, **options})
+
+
+def join_evaluations(out: Path, whole: WholeRun | None = None) -> None:
+    """Join the evaluations of all trainings in a folder, print them side by side and write the report.
+
+    Args:
+        out: folder with a folder for each of `TRAININGS` that was evaluated.
+        whole: MLflow run of the whole, which gets them, or None.
+    """
+    from mixstyleflow_monai.evaluation import print_table, read_cases
+    from mixstyleflow_monai.report.run_report import write_report
+
+    names = [name for name in TRAININGS if (out / name / TABLES[0]).is_file()]
+    records = [json.loads((out / name / TABLES[0]).read_text(encoding="utf-8")) for name in names]
+    tables = [
+        read_cases(out / name / TABLES[1]).assign(method=record.get("method", ""))
+        for name, record in zip(names, records, strict=True)
+    ]
+    written = [out / name for name in TABLES]
+    write_json(written[0], records)
+    with atomic_path(written[1]) as partial:
+        pd.concat(tables).to_csv(partial, index=False)
+    written.append(write_report(out))
+    if whole is not None:
+        whole.results(dict(zip(names, records, strict=True)), written)
+    print_table(sorted(records, key=in_order))
+    print(f"wrote {os.path.relpath(written[0])}, evaluation.csv and {written[-1].name}")
+
+
+def in_order(record: Mapping[str, Any]) -> tuple[int, bool]:
+    """Return the place of an evaluation in tables: Phase I, the baseline, Phase III."""
+    return record["phase"], record.get("method") != BASELINE
