@@ -135,7 +135,9 @@ def test_two_runs_in_one_store_have_a_parent_each_and_resume_their_own(
         value = child.data.metrics["unseen_mean_dice"]
         assert again[parent].data.metrics["phase1/unseen_mean_dice"] == value
     assert again[parents[0]].data.params["seed"] == "4"
-    assert artifacts(uri, again[parents[0]]) == {"tables/evaluation.json", "tables/evaluation.csv"}
+    assert artifacts(uri, again[parents[0]]) == {
+        f"tables/{name}" for name in ("evaluation.json", "evaluation.csv", "report.html")
+    }
 
 
 @pytest.mark.slow
