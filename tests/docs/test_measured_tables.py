@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks import factors, methods
-
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+from benchmarks.write_tables import DOCS, TABLES, divided, main
 
 
-def between(name: str, mark: str) -> str:
-    """Return what stands between two marks of a document."""
-    text = (DOCS / name).read_text(encoding="utf-8")
-    return text.split(f"<!-- {mark} -->\n")[1].split(f"<!-- end of {mark} -->")[0].strip()
+@pytest.mark.parametrize(("place", "report"), TABLES.items(), ids=[mark for _, mark in TABLES])
+def test_tables_are_of_the_committed_cells(place: tuple[str, str], report: Callable[[], str]) -> None:
+    name, mark = place
+    _, table, after = divided((DOCS / name).read_text(encoding="utf-8"), mark)
+    assert table.strip() == report().strip()
+    assert after.startswith(f"<!-- end of {mark} -->")
 
 
-@pytest.mark.parametrize(
-    ("document", "mark", "report"),
-    [("benchmark.md", "cells", methods.report), ("method_study.md", "factors", factors.report)],
-)
-def test_tables_are_of_the_committed_cells(document: str, mark: str, report: object) -> None:
-    assert between(document, mark) == report().strip()  # type: ignore[operator]
+def test_writing_the_tables_keeps_the_text_around_them(tmp_path: Path) -> None:
+    for name, mark in TABLES:
+        shutil.copyfile(DOCS / name, tmp_path / name)
+        before, _, after = divided((tmp_path / name).read_text(encoding="utf-8"), mark)
+        (tmp_path / name).write_text(f"{before}old{after}", encoding="utf-8")
+    main(tmp_path)
+    for name, _ in TABLES:
+        assert (tmp_path / name).read_text(encoding="utf-8") == (DOCS / name).read_text(encoding="utf-8")
