@@ -125,11 +125,13 @@ def _unit(cases: pd.DataFrame) -> str:
 
 def _facts(run_dir: Path, records: Sequence[Record]) -> dict[str, str]:
     """Return what the run was: data, settings, versions; what is not known is left out."""
+    # Evaluations of earlier versions do not name the domain.
+    sources = [name for record in records for name, domain in record["domains"].items() if domain["role"] == "source"]
     facts = {
         "data set": str(records[0].get("dataset", "")),
         "SHA-256 of its dataset.json": str(records[0].get("dataset_sha256", "")),
         "cases evaluated": f"{records[0].get('split', 'test')} split",
-        "trained on the domain": str(records[0].get("source_domain", "")),
+        "trained on the domain": str(records[0].get("source_domain") or next(iter(sources), "")),
     }
     request = run_dir / "run.json"
     if request.is_file():
