@@ -17,7 +17,15 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
 
 
 def divided(text: str, mark: str) -> tuple[str, str, str]:
-    """Return what stands before a mark's table, the table, and what stands after it."""
+    """Return what stands before a mark's table, the table, and what stands after it.
+
+    Raises:
+        ValueError: one of the two marks is not there exactly once.
+    """
+    for wanted in (f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"):
+        count = text.count(wanted)
+        if count != 1:
+            raise ValueError(f"{wanted.strip()}: stands {count} times in the document, it must stand once.")
     before, _, rest = text.partition(f"<!-- {mark} -->\n")
     table, _, after = rest.partition(f"<!-- end of {mark} -->")
     return f"{before}<!-- {mark} -->\n", table, f"<!-- end of {mark} -->{after}"

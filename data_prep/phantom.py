@@ -128,9 +128,10 @@ def _already_there(target: Path, request: dict[str, Any]) -> bool:
     if ours and all(found.get(key) == value for key, value in request.items()):
         damaged = [mismatch.path for mismatch in verify_hashes(load_dataset(target))]
         if damaged:
+            more = f", nor are {len(damaged) - 1} more" if damaged[1:] else ""
             raise ValueError(
-                f"{damaged[0]}: is not as it was written, nor are {len(damaged) - 1} more. Nothing was changed: remove "
-                f"{target} and make the phantom again, or give another --output."
+                f"{damaged[0]}: is not as it was written{more}. Nothing was changed: remove {target} and make the "
+                "phantom again, or give another --output."
             )
         return True
     holds = "holds another phantom or data set" if isinstance(found, dict) else "exists and is not empty"

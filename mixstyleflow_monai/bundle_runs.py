@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,17 +69,17 @@ def evaluate_model(root: Path, phase: int, dataset: str, folder: Path, **options
     run_bundle([str(bundle / "configs" / "evaluate.json")], {**settings, **options})
 
 
-def join_evaluations(out: Path, whole: WholeRun | None = None) -> None:
-    """Join the evaluations of all trainings in a folder, print them side by side and write the report.
+def join_evaluations(out: Path, names: Sequence[str], whole: WholeRun | None = None) -> None:
+    """Join the evaluations of trainings, print them side by side and write the report.
 
     Args:
-        out: folder with a folder for each of `TRAININGS` that was evaluated.
+        out: folder with a folder for each of the trainings.
+        names: those of `TRAININGS` that were evaluated on the same cases.
         whole: MLflow run of the whole, which gets them, or None.
     """
     from mixstyleflow_monai.evaluation import print_table, read_cases
     from mixstyleflow_monai.report.run_report import write_report
 
-    names = [name for name in TRAININGS if (out / name / TABLES[0]).is_file()]
     records = [json.loads((out / name / TABLES[0]).read_text(encoding="utf-8")) for name in names]
     tables = [
         read_cases(out / name / TABLES[1]).assign(method=record.get("method", ""))
@@ -89,11 +89,14 @@ def join_evaluations(out: Path, whole: WholeRun | None = None) -> None:
     write_json(written[0], records)
     with atomic_path(written[1]) as partial:
         pd.concat(tables).to_csv(partial, index=False)
-    written.append(write_report(out))
+    print_table(sorted(records, key=in_order))
     if whole is not None:
         whole.results(dict(zip(names, records, strict=True)), written)
-    print_table(sorted(records, key=in_order))
-    print(f"wrote {os.path.relpath(written[0])}, evaluation.csv and {written[-1].name}")
+    # Last, so that a disk that is full by then costs the report alone.
+    page = write_report(out)
+    if whole is not None:
+        whole.results({}, [page])
+    print(f"wrote {os.path.relpath(written[0])}, {written[1].name} and {page.name}")
 
 
 def in_order(record: Mapping[str, Any]) -> tuple[int, bool]:

@@ -27,7 +27,7 @@ def evaluate(
 ) -> None:
     """Evaluate the networks of a finished run on another data set, print the table and write the report.
 
-    Stopped and started again it goes on with what is missing.
+    Stopped and started again it goes on with what is missing, also after more of the run has been trained.
 
     Args:
         run_dir: the --output_dir of `run`, or the folder of one training of phase 1 or 3.
@@ -40,12 +40,13 @@ def evaluate(
     _check_split(split)
     networks = _networks(Path(run_dir))
     out = Path(output_dir).resolve()
-    if out in (Path(run_dir).resolve(), *(path.parent.parent.resolve() for path in networks.values())):
-        raise ValueError(f"--output_dir {output_dir}: holds the run's own evaluation, which would be replaced. {OTHER}")
+    if any((out / name).exists() for name in ("models", "checkpoints", "run.json")):
+        raise ValueError(f"--output_dir {output_dir}: holds a training, whose own evaluation would be there. {OTHER}")
     description = _checked_dataset(dataset_dir, networks, split)
     root = bundle_paths.bundles_dir(bundles_dir)
-    bundle_paths.check_no_hash(dataset_dir=description.path, output_dir=out)
+    bundle_paths.check_no_hash(dataset_dir=description.path, output_dir=out, run_dir=Path(run_dir).resolve())
     request = {
+        "run_dir": str(Path(run_dir).resolve()),
         "dataset_sha256": description.sha256,
         "split": split,
         "networks": {name: sha256_file(path) for name, path in networks.items()},
@@ -59,7 +60,10 @@ def evaluate(
                 evaluate_model(
                     root, TRAININGS[name], str(description.path), folder, ckpt_path=str(path), split=split, **options
                 )
-        join_evaluations(out)
+        join_evaluations(out, list(networks))
+    begun = [name for name in TRAININGS if name not in networks and (Path(run_dir) / name).is_dir()]
+    if begun:
+        print(f"note: {', '.join(begun)} of {run_dir} has no network yet. Evaluate again when it is trained.")
 
 
 def report(run_dir: str, output: str | None = None) -> None:
@@ -113,7 +117,10 @@ def _checked_dataset(dataset_dir: str, networks: dict[str, Path], split: str) ->
 
 
 def _check_same_request(out: Path, request: dict[str, Any]) -> None:
-    """Refuse a folder that holds something else: it would be replaced, or mixed with this."""
+    """Refuse a folder that holds something else: it would be replaced, or mixed with this.
+
+    The networks of a run that were not trained then may come in addition.
+    """
     from mixstyleflow_monai.report.run_report import REPORT_FILE, check_replaceable
 
     path = out / REQUEST_FILE
@@ -123,6 +130,6 @@ def _check_same_request(out: Path, request: dict[str, Any]) -> None:
         for name in (*TABLES, REQUEST_FILE, *TRAININGS):
             if (out / name).exists():
                 raise ValueError(f"{out / name}: is there, and not of this command; it would be replaced. {OTHER}")
-    elif different := differences(then, request):
+    elif different := differences({**then, "networks": {**request["networks"], **then["networks"]}}, request):
         raise ValueError(f"{out}: holds another evaluation ({'; '.join(different)}). {OTHER}")
     write_json(path, request)

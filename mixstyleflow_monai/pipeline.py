@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 from mixstyleflow_monai import bundle_paths, bundle_runs
 from mixstyleflow_monai.artifacts import differences, manifest_path, read_manifest, sha256_file, write_json
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
-from mixstyleflow_monai.bundle_runs import BASELINE, TABLES, evaluate_model, is_evaluated, join_evaluations
+from mixstyleflow_monai.bundle_runs import (
+    BASELINE,
+    TABLES,
+    TRAININGS,
+    evaluate_model,
+    is_evaluated,
+    join_evaluations,
+)
 from mixstyleflow_monai.data.dataset_description import read_json
 from mixstyleflow_monai.option_numbers import is_expression
 from mixstyleflow_monai.options import (
@@ -116,7 +123,7 @@ def run(
             for step in evaluated:
                 _evaluate(root, out, step, str(description.path), description.sha256, whole)
             if evaluated:
-                join_evaluations(out, whole)
+                join_evaluations(out, _evaluated(out, description.sha256), whole)
 
 
 def _check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]], description: Any) -> None:
@@ -338,3 +345,9 @@ def _evaluate(
     with _phase_run(whole, folder) as options:
         device = {name: step.overrides[name] for name in ("device",) if name in step.overrides}
         evaluate_model(root, step.phase, dataset, folder, **device, **options)
+
+
+def _evaluated(out: Path, dataset_sha256: str) -> list[str]:
+    """Return the trainings in a run's folder that were evaluated on the test cases of its data set."""
+    models = {name: out / name / "models" / "model.pt" for name in TRAININGS}
+    return [n for n, model in models.items() if model.is_file() and is_evaluated(out / n, model, dataset_sha256)]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mixstyleflow_monai import bundle_runs, pipeline
+from mixstyleflow_monai.artifacts import sha256_file
 from mixstyleflow_monai.cli import main
 from mixstyleflow_monai.data import load_dataset
 from mixstyleflow_monai.evaluate_run import evaluate, report
@@ -23,21 +25,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate")
     make_dataset(folder / "data")
     other = make_dataset(folder / "other")
-    content = json.loads((other / "dataset.json").read_text())
-    content["source_domain"] = "elsewhere"
-    for number, case in enumerate(content["cases"]):
-        case["domain"] = "elsewhere"
-        image = other / case["image"]
-        image.write_bytes(image.read_bytes() + bytes([number]))  # another file, of the same pixels
-    (other / "dataset.json").write_text(json.dumps(rehashed(content, other)))
+    for image in other.glob("*.png"):
+        if not image.stem.endswith("_label"):
+            with Image.open(image) as stored:
+                Image.fromarray(255 - np.asarray(stored)).save(image)
+    renamed(other, {name: "elsewhere" for name in ("home", "far")})
     pipeline.run(str(folder / "data"), str(folder / "run"), phases=1, **SMALL)
     return folder
 
 
-def rehashed(content: dict[str, Any], place: Path) -> dict[str, Any]:
+def renamed(dataset: Path, names: dict[str, str]) -> None:
+    """Rename domains in a dataset.json, and enter the files as they are now."""
+    content = json.loads((dataset / "dataset.json").read_text())
+    content["source_domain"] = names.get(content["source_domain"], content["source_domain"])
     for case in content["cases"]:
-        case["sha256"]["image"] = bundle_runs.sha256_file(place / case["image"])
-    return content
+        case["domain"] = names.get(case["domain"], case["domain"])
+        case["sha256"]["image"] = sha256_file(dataset / case["image"])
+    (dataset / "dataset.json").write_text(json.dumps(content))
 
 
 @pytest.mark.slow
@@ -53,6 +57,9 @@ def test_every_case_of_another_site_is_unseen(folder: Path, tmp_path: Path) -> N
     assert (record["split"], record["phase"]) == ("all", 1)
     assert GENERATOR in (out / "report.html").read_text()
     assert (folder / "run" / "evaluation.json").read_bytes() == before
+    page = (out / "report.html").read_text()
+    assert "evaluated on every case of a data set of other sites" in page
+    assert "Phase I: images and their reconstructions" in page
 
 
 @pytest.mark.slow
@@ -67,7 +74,11 @@ def test_a_finished_evaluation_is_not_made_again_and_another_one_is_refused(
     evaluate(**options)
     with pytest.raises(ValueError, match=r"holds another evaluation \(split: was test, now validation\)"):
         evaluate(**options, split="validation")
-    # One training's folder is as good as the run's.
+    # One training's folder is as good as the run's; and what is trained later comes in addition.
+    request = json.loads((tmp_path / "out" / "evaluate.json").read_text())
+    assert list(request["networks"]) == ["phase1"]
+    (tmp_path / "out" / "evaluate.json").write_text(json.dumps({**request, "networks": {}}))
+    evaluate(**options)
     with pytest.raises(pytest.fail.Exception, match=r"ran .*evaluate"):
         evaluate(str(folder / "run" / "phase1"), str(folder / "data"), str(tmp_path / "one"))
 
@@ -78,9 +89,14 @@ def test_a_finished_evaluation_is_not_made_again_and_another_one_is_refused(
     [
         ({"split": "tset"}, r"--split tset: allowed: train, validation, test, all; did you mean 'test'\?"),
         ({"run_dir": "other"}, r"--run_dir .*other: no trained network in phase1, phase3, baseline, nor in models"),
-        ({"output_dir": "run"}, r"--output_dir .*run: holds the run's own evaluation"),
-        ({"output_dir": "run/phase1"}, r"--output_dir .*phase1: holds the run's own evaluation"),
-        ({"dataset_dir": "data", "split": "all"}, r"cases, among them .*, were trained on or validated with by"),
+        ({"output_dir": "run"}, r"--output_dir .*run: holds a training, whose own evaluation would be there"),
+        ({"output_dir": "run/phase1"}, r"--output_dir .*phase1: holds a training"),
+        ({"run_dir": "a#b"}, r"run_dir=.*a#b': MONAI's configurations read # as ::"),
+        (
+            {"dataset_dir": "data", "split": "all"},
+            r"has the domain 'home', on which the network was trained\. --split all",
+        ),
+        ({"dataset_dir": "same"}, r"cases, among them .*, were trained on or validated with by"),
         ({"split": "test"}, r"trained on source domain .*give --split all"),
         ({"output_dir": "mine"}, r"mine/evaluation.csv: is there, and not of this command"),
         ({"output_dir": "page"}, r"report.html: is there, and is no report of a run"),
@@ -89,6 +105,10 @@ def test_a_finished_evaluation_is_not_made_again_and_another_one_is_refused(
 def test_mistakes_are_told_before_the_work(
     changes: dict[str, str], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not (folder / "same").exists():
+        shutil.copytree(folder / "data", folder / "same")
+        renamed(folder / "same", {"home": "elsewhere"})
+        shutil.copytree(folder / "run", folder / "a#b")
     for name, file in (("mine", "evaluation.csv"), ("page", "report.html")):
         (folder / name).mkdir(exist_ok=True)
         (folder / name / file).write_text("mine")
@@ -113,3 +133,17 @@ def test_a_report_is_made_anew_and_elsewhere_but_not_over_a_file_of_the_user(fol
     (tmp_path / "run" / "report.html").write_text("mine")
     with pytest.raises(ValueError, match=r"report\.html: is there, and is no report"):
         pipeline.run(str(folder / "data"), str(tmp_path / "run"), phases=1, **SMALL)
+
+
+@pytest.mark.slow
+def test_a_run_does_not_join_the_evaluation_of_other_cases(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    run = tmp_path / "run"
+    other = json.loads((run / "phase1" / "evaluation.json").read_text()) | {"split": "validation"}
+    (run / "baseline").mkdir()
+    for name in ("models", "evaluation.csv"):
+        copy = shutil.copytree if name == "models" else shutil.copyfile
+        copy(run / "phase1" / name, run / "baseline" / name)
+    (run / "baseline" / "evaluation.json").write_text(json.dumps({**other, "method": "no_stylizer"}))
+    pipeline.run(str(folder / "data"), str(run), phases=1, **SMALL)
+    assert len(json.loads((run / "evaluation.json").read_text())) == 1

@@ -116,7 +116,7 @@ def _check_source(release: Release, base: Path, source: str, listed: Sequence[Li
 
 def _notes(release: Release, listed: Sequence[ListedCase]) -> list[str]:
     """Say which domains have not the number of images that was published: a part of the release may be missing."""
-    found = Counter(case.domain for case in listed)
+    found = Counter(case.domain for case in listed if not case.fault)
     return [
         f"{domain} has {found[domain]} images here, the release {release.name} {count}"
         + (": a part of it may be missing, and scores will not be those of the whole." if found[domain] else ".")

@@ -191,13 +191,15 @@ def _notes_on_version(domains: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not clipped:
         return []
     if all(clipped.values()):
-        return ["the six sites have only slices with prostate (version Clipped_nii of the release), as in the paper."]
+        return [
+            "the six sites seem to have only slices with prostate (version Clipped_nii of the release), as the paper."
+        ]
     if any(clipped.values()):
         names = ", ".join(name for name, cut in clipped.items() if cut)
-        return [f"only {names} have slices with prostate alone (Clipped_nii), the others all: two versions mixed?"]
+        return [f"only {names} seem to have slices with prostate alone (Clipped_nii): two versions mixed?"]
     return [
-        "the six sites have slices without prostate, too (version Raw_nii of the release); the paper tests on slices "
-        "with prostate (Clipped_nii), so scores cannot be compared with its own."
+        "the six sites seem to have slices without prostate, too (version Raw_nii of the release); the paper tests on "
+        "slices with prostate (Clipped_nii), so scores cannot be compared with its own."
     ]
 
 

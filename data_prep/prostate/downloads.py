@@ -81,8 +81,9 @@ def fetch(url: str, path: Path, *, md5: str, page: str = DECATHLON_PAGE) -> Path
     except (OSError, HTTPException) as error:  # URLError, HTTPError and time-outs are OSErrors
         if isinstance(error, OSError) and not isinstance(error, URLError) and error.errno in _OF_THE_DISK:
             raise ValueError(
-                f"{part}: {error.strerror}. Make room, or give --download a folder that can be written to, and run the "
-                "same command; what has come is kept."
+                f"{part}: {error.strerror}. "
+                + ("Remove it" if part.is_dir() else "Make room, or give --download a folder that can be written to")
+                + ", and run the same command; what has come of the file is kept."
             ) from error
         if isinstance(error, HTTPError):
             error.close()

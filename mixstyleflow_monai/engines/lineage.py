@@ -89,7 +89,7 @@ def check_training_data(
         model_path: network with a manifest.
         description: the data set.
         split: that is evaluated. With "all" the data set may be one of other sites alone, whatever its own source
-            domain, and the training must have seen none of its images.
+            domain: it must not have the domain of the training, nor an image file that training has seen.
 
     Raises:
         ValueError: the model was trained on another source domain, or on images that are test cases here. Their scores
@@ -99,6 +99,13 @@ def check_training_data(
     source = manifest["source_domain"]
     seen = set(manifest.get("training_images_sha256", []))
     if split == EVERY_SPLIT:
+        # Images that were written anew, by another crop for example, are other files: their domain tells them.
+        if source in description.domains or not seen:
+            what = f"has the domain {source!r}," if seen else f"cannot be told from what {model_path} saw,"
+            raise ValueError(
+                f"{description.path}: {what} on which the network was trained. --split all is for data sets of other "
+                "sites: rename a domain that is another site or has other patients, or give --split test."
+            )
         trained_on = [case.id for case in description.cases if case.sha256.get("image") in seen]
         if trained_on:
             raise ValueError(

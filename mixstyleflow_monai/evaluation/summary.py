@@ -18,6 +18,8 @@ from mixstyleflow_monai.artifacts import atomic_path
 from mixstyleflow_monai.evaluation.metrics import CaseResult
 
 Record = dict[str, Any]
+_PLACES = {"dice": 1, "asd": 2}
+"""Decimals in tables."""
 MEAN = "mean"
 
 
@@ -98,8 +100,10 @@ class DomainTable:
     Attributes:
         headings: of each column of values, the training and the region; the region is empty where there is one.
         domains: name, role and number of cases of each domain.
-        values: a row a domain, "mean ± standard deviation over cases", or "-".
-        means: a row each for the unseen domains, every one with the same weight, and the source.
+        values: a row a domain, "mean ± standard deviation over cases", with "(n of N)" where the measure is undefined
+            for the other cases, such as the distance to a region that was not found; "-" if it is for all.
+        means: a row each for the unseen domains, every one with the same weight, and the source; with "(not all)" where
+            cases are missing.
     """
 
     headings: list[tuple[str, str]]
@@ -168,15 +172,26 @@ def _cell(domain: Record | None, region: str, measure: str) -> str:
     if not chosen:
         return "-"
     spreads = [d["sd"] for d in chosen if d["sd"] is not None and not math.isnan(d["sd"])]
-    mean = float(np.mean([d["mean"] for d in chosen]))
-    return f"{mean:.1f} ± {float(np.mean(spreads)):.1f}" if spreads else f"{mean:.1f}"
+    places = _PLACES[measure]
+    text = f"{float(np.mean([d['mean'] for d in chosen])):.{places}f}"
+    text += f" ± {float(np.mean(spreads)):.{places}f}" if spreads else ""
+    least, count = min(d.get("n", math.inf) for d in chosen), domain["n"] if domain else 0
+    return text if least >= count else f"{text} ({least} of {count})"
 
 
 def _mean_of(record: Record, role: str, region: str, measure: str) -> str:
     """Return the mean over the domains of a role, each with the same weight."""
-    chosen = [_measured(domain, region, measure) for domain in record["domains"].values() if domain["role"] == role]
+    domains = [domain for domain in record["domains"].values() if domain["role"] == role]
+    chosen = [_measured(domain, region, measure) for domain in domains]
     means = [float(np.mean([d["mean"] for d in found])) for found in chosen if found]
-    return f"{float(np.mean(means)):.1f}" if means else "-"
+    if not means:
+        return "-"
+    # A mean over the cases in which something was found says nothing of the others.
+    whole = all(
+        found and min(d.get("n", math.inf) for d in found) >= domain["n"]
+        for domain, found in zip(domains, chosen, strict=True)
+    )
+    return f"{float(np.mean(means)):.{_PLACES[measure]}f}" + ("" if whole else " (not all)")
 
 
 def _measured(domain: Record | None, region: str, measure: str) -> list[dict[str, Any]]:

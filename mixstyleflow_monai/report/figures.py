@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -73,11 +74,19 @@ def plain(text: str) -> str:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure as PNG, atomically; letters that the font lacks become boxes without a warning each."""
-    with atomic_path(path) as partial, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+", UserWarning)
-        figure.savefig(partial, format="png", metadata={"Author": AUTHOR})
+    """Write a figure as PNG, atomically."""
+    with atomic_path(path) as partial:
+        partial.write_bytes(png(figure))
     return Path(path)
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG; letters that the font lacks become boxes without a warning each."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+", UserWarning)
+        figure.savefig(buffer, format="png", metadata={"Author": AUTHOR})
+    return buffer.getvalue()
 
 
 def displayable(image: Tensor) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +20,19 @@ from mixstyleflow_monai.artifacts import atomic_path
 from mixstyleflow_monai.data.dataset_description import read_json
 from mixstyleflow_monai.evaluation.comparison import compare
 from mixstyleflow_monai.evaluation.summary import Record, domain_table, read_cases, record_name
-from mixstyleflow_monai.report.figures import plain
+from mixstyleflow_monai.report.figures import plain, png
 
 REPORT_FILE = "report.html"
 GENERATOR = '<meta name="generator" content="mixstyleflow_monai">'
 """In every report, by which one of ours is known from another file of that name."""
 BASELINE = "no_stylizer"
+EVALUATED = {
+    "test": "test cases of all domains",
+    "validation": "validation cases, by which checkpoints may have been chosen",
+    "train": "training cases, which the networks have seen",
+    "all": "every case of a data set of other sites",
+}
+"""What each split means, for the head of the report."""
 WORST = 12
 """Cases that are listed as the worst."""
 _COLOURS = ("#8a8f98", "#d9822b", "#2563a8", "#2f8f5b", "#8e4fa8")
@@ -44,7 +50,8 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
     """Write what a finished run, or one evaluation, gave as an HTML file that needs no other file.
 
     Args:
-        run_dir: folder with evaluation.json and evaluation.csv.
+        run_dir: folder with evaluation.json and evaluation.csv. Of an evaluation by the command `evaluate`, pictures
+            and settings are those of the run, where that is still in its place.
         output: file to write; default: report.html in that folder. A report that is there is replaced.
 
     Returns:
@@ -57,13 +64,15 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
     check_replaceable(target)
     records = _records(run_dir)
     cases = _cases(run_dir, records)
+    home = _home(run_dir)
     environment = Environment(
         loader=PackageLoader("mixstyleflow_monai.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     text = environment.get_template("run_report.html.j2").render(
         generator=GENERATOR,
         title=f"{records[0].get('dataset', 'data set')}: {run_dir.resolve().name}",
-        facts=_facts(run_dir, records),
+        facts=_facts(home, records),
+        evaluated=EVALUATED.get(split := str(records[0].get("split", "test")), split),
         results=_results(records, cases),
         seeds=sorted({record["seed"] for record in records}),
         tables={
@@ -72,8 +81,8 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
         },
         figure=_figure(records, cases),
         worst=_worst(records, cases),
-        pictures=_pictures(run_dir),
-        styles=_styles(run_dir),
+        pictures=_pictures(home),
+        styles=_styles(home),
     )
     with atomic_path(target) as partial:
         partial.write_text(text, encoding="utf-8")
@@ -88,6 +97,14 @@ def check_replaceable(path: Path) -> None:
     """
     if path.is_dir() or (path.is_file() and GENERATOR.encode() not in path.read_bytes()[:2000]):
         raise ValueError(f"{path}: is there, and is no report of a run; it would be replaced. Move it away.")
+
+
+def _home(run_dir: Path) -> Path:
+    """Return the folder of the run that an evaluation is of: named by the command `evaluate`, otherwise the same."""
+    path = run_dir / "evaluate.json"
+    content = read_json(path, remedy="Evaluate again.") if path.is_file() else None
+    named = content.get("run_dir") if isinstance(content, dict) else None
+    return Path(named) if named and Path(named).is_dir() else run_dir
 
 
 def _records(run_dir: Path) -> list[Record]:
@@ -123,30 +140,30 @@ def _unit(cases: pd.DataFrame) -> str:
     return {"px": "pixels"}.get(str(cases["asd_unit"].iloc[0]), str(cases["asd_unit"].iloc[0]))
 
 
-def _facts(run_dir: Path, records: Sequence[Record]) -> dict[str, str]:
+def _facts(home: Path, records: Sequence[Record]) -> dict[str, str]:
     """Return what the run was: data, settings, versions; what is not known is left out."""
     # Evaluations of earlier versions do not name the domain.
     sources = [name for record in records for name, domain in record["domains"].items() if domain["role"] == "source"]
     facts = {
         "data set": str(records[0].get("dataset", "")),
         "SHA-256 of its dataset.json": str(records[0].get("dataset_sha256", "")),
-        "cases evaluated": f"{records[0].get('split', 'test')} split",
+        "run": str(home.resolve().name),
         "trained on the domain": str(records[0].get("source_domain") or next(iter(sources), "")),
     }
-    request = run_dir / "run.json"
+    request = home / "run.json"
     if request.is_file():
         content = json.loads(request.read_text(encoding="utf-8"))
         facts["overlays"] = ", ".join(content.get("overlay", [])) or "none"
         for phase in ("phase 1", "phase 2", "phase 3"):
             given = content.get(phase) or {}
             facts[f"options of {phase}"] = ", ".join(f"{name} = {value}" for name, value in given.items())
-    manifests = sorted(run_dir.glob("*/models/model.manifest.json")) or sorted(
-        run_dir.glob("models/model.manifest.json")
-    )
+    manifests = sorted(home.glob("*/models/model.manifest.json")) or sorted(home.glob("models/model.manifest.json"))
     if manifests:
         last = json.loads(manifests[-1].read_text(encoding="utf-8"))
         facts["made with"] = ", ".join(f"{name} {value}" for name, value in last.get("versions", {}).items())
         facts["commit"] = str(last.get("git_commit") or "")
+    for record in records:
+        facts[f"SHA-256 of {record_name(record)}"] = str(record.get("model_sha256", ""))
     return {name: value for name, value in facts.items() if value}
 
 
@@ -188,9 +205,7 @@ def _figure(records: Sequence[Record], cases: pd.DataFrame) -> Picture:
         axis.set_title(plain(str(region)) if len(regions) > 1 else "", fontsize=9, loc="left")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=len(names), fontsize=8, frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return Picture("Dice of every case, in percent", _uri(buffer.getvalue()))
+    return Picture("Dice of every case, in percent", _uri(png(figure)))
 
 
 def _draw_region(axis: Axes, cases: pd.DataFrame, names: Sequence[str], domains: Sequence[str]) -> None:
@@ -206,7 +221,10 @@ def _draw_region(axis: Axes, cases: pd.DataFrame, names: Sequence[str], domains:
             axis.plot(centre + shift, values, ".", color=colour, alpha=0.55, markersize=3.5, label=label)
             if len(values):
                 axis.plot([centre - 0.38 * step, centre + 0.38 * step], [values.mean()] * 2, color=colour, linewidth=2)
+    long = max(map(len, domains)) > 18
     axis.set_xticks(range(len(domains)), [plain(name) for name in domains], fontsize=8)
+    if long:
+        axis.tick_params(axis="x", labelrotation=20)
     axis.set_xlim(-0.6, len(domains) - 0.4)
     axis.set_ylim(-3, 103)
     axis.set_ylabel("Dice, %", fontsize=8)
@@ -228,7 +246,7 @@ def _worst(records: Sequence[Record], cases: pd.DataFrame) -> dict[str, Any]:
     return {"names": names, "rows": rows}
 
 
-def _pictures(run_dir: Path) -> list[Picture]:
+def _pictures(home: Path) -> list[Picture]:
     """Return the last panel of each training, and that of the style flows."""
     titles = {
         "phase1": "Phase I: images and their reconstructions",
@@ -238,19 +256,21 @@ def _pictures(run_dir: Path) -> list[Picture]:
     }
     found = []
     for name, title in titles.items():
-        panels = sorted((run_dir / name / "panels").glob("*.png"))
+        panels = sorted((home / name / "panels").glob("*.png"))
         if panels:
             found.append(Picture(f"{title} ({panels[-1].stem})", _uri(panels[-1].read_bytes())))
-    return found
+    # The folder of one training alone.
+    own = sorted((home / "panels").glob("*.png"))[-1:]
+    return found + [Picture(f"images of the training ({path.stem})", _uri(path.read_bytes())) for path in own]
 
 
 def _uri(content: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
-def _styles(run_dir: Path) -> list[tuple[str, str]]:
+def _styles(home: Path) -> list[tuple[str, str]]:
     """Return what Phase II measured of its flows, in words and numbers; nothing without Phase II."""
-    path = run_dir / "phase2" / "style_report.json"
+    path = home / "phase2" / "style_report.json"
     if not path.is_file():
         return []
     content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))

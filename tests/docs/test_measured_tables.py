@@ -19,6 +19,15 @@ def test_tables_are_of_the_committed_cells(place: tuple[str, str], report: Calla
     assert after.startswith(f"<!-- end of {mark} -->")
 
 
+def test_a_document_without_a_mark_is_left_alone(tmp_path: Path) -> None:
+    for name, mark in TABLES:
+        text = (DOCS / name).read_text(encoding="utf-8").replace(f"<!-- end of {mark} -->", "")
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"<!-- end of cells -->: stands 0 times"):
+        main(tmp_path)
+    assert "<!-- cells -->" in (tmp_path / "benchmark.md").read_text(encoding="utf-8")
+
+
 def test_writing_the_tables_keeps_the_text_around_them(tmp_path: Path) -> None:
     for name, mark in TABLES:
         shutil.copyfile(DOCS / name, tmp_path / name)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mixstyleflow_monai.evaluation import CaseResult, print_table, read_cases, summarise, write_cases
+from mixstyleflow_monai.evaluation import CaseResult, domain_table, print_table, read_cases, summarise, write_cases
 from mixstyleflow_monai.evaluation.summary import record_name
 
 RESULTS = [
@@ -141,3 +141,22 @@ def test_names_are_texts_when_they_are_read_back(tmp_path: Path) -> None:
     assert found[["case_id", "domain", "region"]].to_numpy().tolist() == [["001", "NA", "None"], ["2", "null", "nan"]]
     np.testing.assert_array_equal(found[["dice", "asd"]].to_numpy(), [[90.0, math.nan], [math.nan, 1.5]])
     assert found["phase"].tolist() == [3, 3]
+
+
+def test_distances_of_some_cases_only_are_told() -> None:
+    record = summarise(RESULTS, "home", phase=1, seed=0)
+    table = domain_table([record], "asd")
+    assert table.headings == [("Phase I", "disc"), ("Phase I", "cup"), ("Phase I", "mean")]
+    home, far, farther = table.values
+    assert home == ["2.00 ± 1.41", "2.00 (1 of 2)", "2.00 ± 1.41 (1 of 2)"]
+    assert far == ["9.00", "8.00", "8.50"]
+    assert farther == ["-", "-", "-"]
+    assert table.means == {
+        "mean of unseen domains": ["9.00 (not all)", "8.00 (not all)", "8.50 (not all)"],
+        "source": ["2.00", "2.00 (not all)", "2.00 (not all)"],
+    }
+
+
+def test_dice_is_of_every_case() -> None:
+    table = domain_table([summarise(RESULTS, "home", phase=1, seed=0)])
+    assert not any("of" in text for row in table.values for text in row)

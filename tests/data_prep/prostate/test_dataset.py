@@ -98,7 +98,10 @@ def test_the_papers_data_set(published: Path, tmp_path: Path) -> None:
 
 
 def test_the_version_of_the_six_sites_is_told_and_recorded(root: Path, tmp_path: Path) -> None:
-    for site, note in (("HK", "only HK have slices with prostate alone"), (None, "version Clipped_nii of the release")):
+    for site, note in (
+        ("HK", "only HK seem to have slices with prostate alone"),
+        (None, "version Clipped_nii of the release"),
+    ):
         for path in (root / "sites").glob(f"{site or '*'}/Case*_?egmentation.nii.gz"):
             label = nib.load(path)
             save(path, np.repeat(np.asarray(label.dataobj)[..., 1:2], SHAPE[2], axis=2), label.affine)
