@@ -5,7 +5,6 @@ To add a command, write a function here that imports what it needs when it is ca
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import fire
 
 from mixstyleflow_monai.bundle_errors import worded
-from mixstyleflow_monai.command_line import HELP, checked_words
+from mixstyleflow_monai.command_line import HELP, checked_words, print_commands
 
 
 def folder(spec: str, output: str, root: str | None = None) -> None:
@@ -190,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in (*HELP, "help"):
-        _list_commands()
+        print_commands("data_prep", COMMANDS)
         return 0
     try:
         words = checked_words(words, COMMANDS)
@@ -204,13 +203,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\ninterrupted; no half-made folder was kept. Run the same command again.", file=sys.stderr)
         return 130
     return status if isinstance(status, int) else 0
-
-
-def _list_commands() -> None:
-    print("usage: python -m data_prep COMMAND ...\n\ncommands:")
-    for name, function in COMMANDS.items():
-        print(f"  {name:15} {(inspect.getdoc(function) or '').splitlines()[0]}")
-    print("\n`python -m data_prep COMMAND --help` describes the options of a command.")
 
 
 def _whole_number(option: str, value: Any) -> int:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from mixstyleflow_monai.artifacts import atomic_path, sha256_file, write_json
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
-from mixstyleflow_monai.data.dataset_description import SPLITS
+from mixstyleflow_monai.data.dataset_description import SPLITS, DatasetDescription
 
 if TYPE_CHECKING:
     from mixstyleflow_monai.tracking import WholeRun
@@ -22,6 +22,16 @@ BASELINE = "no_stylizer"
 TRAININGS = {"phase1": 1, "phase3": 3, "baseline": 3}
 """Folders of a run that have a network to evaluate, and the phase that made each."""
 TABLES = ("evaluation.json", "evaluation.csv")
+
+
+def check_apart(out: Path, description: DatasetDescription) -> None:
+    """Refuse to write among the files of a data set.
+
+    Raises:
+        ValueError: ``out`` is the folder of the data set.
+    """
+    if out == description.path.parent.resolve():
+        raise ValueError(f"--output_dir {out}: is the data set's own folder. Give another one.")
 
 
 def run_bundle(files: list[str], settings: dict[str, Any]) -> None:

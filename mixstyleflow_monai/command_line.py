@@ -16,6 +16,15 @@ from mixstyleflow_monai.data.schema_checks import did_you_mean
 HELP = ("-h", "--help")
 
 
+def print_commands(program: str, commands: Mapping[str, Callable[..., Any]]) -> None:
+    """Print the commands of a program, a line each."""
+    width = max(map(len, commands)) + 1
+    print(f"usage: python -m {program} COMMAND ...\n\ncommands:")
+    for name, function in commands.items():
+        print(f"  {name:{width}} {(inspect.getdoc(function) or '').splitlines()[0]}")
+    print(f"\n`python -m {program} COMMAND --help` describes the options of a command.")
+
+
 def checked_words(words: Sequence[str], commands: Mapping[str, Callable[..., Any]]) -> list[str]:
     """Return the words of a command line with every value behind its flag, and text in quotes.
 

@@ -7,8 +7,15 @@ from typing import Any
 
 from mixstyleflow_monai import bundle_paths
 from mixstyleflow_monai.artifacts import differences, read_manifest, sha256_file, write_json
-from mixstyleflow_monai.bundle_runs import TABLES, TRAININGS, evaluate_model, is_evaluated, join_evaluations
-from mixstyleflow_monai.data.dataset_description import EVERY_SPLIT, SPLITS, read_json
+from mixstyleflow_monai.bundle_runs import (
+    TABLES,
+    TRAININGS,
+    check_apart,
+    evaluate_model,
+    is_evaluated,
+    join_evaluations,
+)
+from mixstyleflow_monai.data.dataset_description import EVERY_SPLIT, SPLITS, check_files, read_json
 from mixstyleflow_monai.data.schema_checks import did_you_mean
 from mixstyleflow_monai.stopping import only_one
 
@@ -43,6 +50,7 @@ def evaluate(
     if any((out / name).exists() for name in ("models", "checkpoints", "run.json")):
         raise ValueError(f"--output_dir {output_dir}: holds a training, whose own evaluation would be there. {OTHER}")
     description = _checked_dataset(dataset_dir, networks, split)
+    check_apart(out, description)
     root = bundle_paths.bundles_dir(bundles_dir)
     bundle_paths.check_no_hash(dataset_dir=description.path, output_dir=out, run_dir=Path(run_dir).resolve())
     request = {
@@ -107,7 +115,7 @@ def _checked_dataset(dataset_dir: str, networks: dict[str, Path], split: str) ->
     from mixstyleflow_monai.data import Task, load_dataset
     from mixstyleflow_monai.engines import check_training_data
 
-    description = load_dataset(str(dataset_dir))
+    description = check_files(load_dataset(str(dataset_dir)))
     if not description.select(split):
         raise ValueError(f"{description.path}: has no case in the split {split}. Give another --split.")
     for path in networks.values():

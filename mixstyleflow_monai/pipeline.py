@@ -17,11 +17,12 @@ from mixstyleflow_monai.bundle_runs import (
     BASELINE,
     TABLES,
     TRAININGS,
+    check_apart,
     evaluate_model,
     is_evaluated,
     join_evaluations,
 )
-from mixstyleflow_monai.data.dataset_description import read_json
+from mixstyleflow_monai.data.dataset_description import check_files, read_json
 from mixstyleflow_monai.option_numbers import is_expression
 from mixstyleflow_monai.options import (
     check_image_level,
@@ -80,7 +81,9 @@ def run(
 ) -> None:
     """Train the three phases, evaluate Phase I and Phase III, print the table and write the report.
 
-    Stopped and started again with the same arguments it goes on where it was; what is done is skipped.
+    Stopped and started again with the same arguments it goes on where it was; what is done is skipped. Every value of
+    the bundles' configurations can be given, for all phases, such as --max_epochs 20, --image_size "[160,160]",
+    --batch_size 10 or --device cpu, and for one phase with phaseN: in front, such as --phase2:max_epochs 50.
 
     Args:
         dataset_dir: folder with dataset.json.
@@ -102,6 +105,7 @@ def run(
     description = _load_dataset(dataset_dir)
     root = bundle_paths.bundles_dir(bundles_dir)
     out = Path(output_dir).resolve()
+    check_apart(out, description)
     bundle_paths.check_no_hash(dataset_dir=description.path, output_dir=out)
     wanted = _parse_phases(phases)
     baseline = _checked_baseline(baseline, wanted)
@@ -183,7 +187,7 @@ def _check_earlier(by_phase: Mapping[int, Mapping[str, Any]], phases: Sequence[i
 def _load_dataset(dataset_dir: str) -> Any:
     from mixstyleflow_monai.data import check_headers, load_dataset
 
-    return check_headers(load_dataset(str(dataset_dir)))
+    return check_headers(check_files(load_dataset(str(dataset_dir))))
 
 
 def _parse_phases(phases: str | int | Sequence[int]) -> tuple[int, ...]:

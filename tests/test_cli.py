@@ -13,7 +13,10 @@ from mixstyleflow_monai.cli import main
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("rnu --dataset_dir D", "no command 'rnu', allowed: run, benchmark, pack; did you mean 'run'"),
+        (
+            "rnu --dataset_dir D",
+            "no command 'rnu', allowed: run, evaluate, report, benchmark, pack; did you mean 'run'",
+        ),
         ("run --dataset_dir D --output_dir", "--output_dir has no value"),
         ("pack --bundle B --weights W --version 2", "pack has no option '--version', allowed: --bundle, --weights"),
         ("pack --bundle B --weights W --overwrit", "pack has no option '--overwrit', .*did you mean 'overwrite'"),
@@ -48,3 +51,16 @@ def shared_squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.benchmark.squares import tiny_dataset
 
     return tiny_dataset(tmp_path_factory.mktemp("cli") / "squares")
+
+
+@pytest.mark.parametrize("words", [[], ["help"], ["--help"]])
+def test_without_a_command_they_are_listed(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    for name in ("run", "evaluate", "report", "benchmark", "pack"):
+        assert f"  {name} " in printed
+
+
+@pytest.mark.parametrize("command", ["run", "benchmark", "evaluate"])
+def test_help_of_a_command_is_no_mistake(command: str) -> None:
+    assert main([command, "--help"]) == 0

@@ -21,6 +21,7 @@ from mixstyleflow_monai.benchmark.steps import count_steps, describe_steps
 from mixstyleflow_monai.benchmark.tables import write_tables
 from mixstyleflow_monai.bundle_paths import check_no_hash
 from mixstyleflow_monai.data import check_headers, load_dataset
+from mixstyleflow_monai.data.dataset_description import check_files
 from mixstyleflow_monai.engines import flag
 from mixstyleflow_monai.options import (
     check_image_level,
@@ -80,7 +81,7 @@ def benchmark(
     Returns:
         0, or 1 if a cell failed.
     """
-    description = check_headers(load_dataset(str(dataset_dir)))
+    description = check_headers(check_files(load_dataset(str(dataset_dir))))
     out = Path(output_dir).resolve()
     check_no_hash(dataset_dir=description.path, output_dir=out)
     plan = _plan(description, methods, seeds, sources, train_fraction, overlay, preset, bundles_dir, overrides)

@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from tqdm import tqdm
+
 from mixstyleflow_monai.artifacts import sha256_file, write_json
 from mixstyleflow_monai.data.schema_checks import did_you_mean, raise_problems, schema_problems
 
@@ -167,13 +169,37 @@ def save_dataset(dataset_dir: str | os.PathLike[str], content: Mapping[str, Any]
     return path
 
 
-def verify_hashes(description: DatasetDescription) -> Iterator[HashMismatch]:
-    """Yield every image and label whose content differs from what ``dataset.json`` records (reads all files)."""
-    for case in description.cases:
+def verify_hashes(description: DatasetDescription, *, progress: bool = False) -> Iterator[HashMismatch]:
+    """Yield every image and label whose content differs from what ``dataset.json`` records (reads all files).
+
+    Args:
+        description: the data set.
+        progress: show a progress bar, if it takes longer than a few seconds.
+    """
+    for case in tqdm(description.cases, desc="checksums", unit="case", delay=3, disable=not progress):
         for kind, path in (("image", case.image), ("label", case.label)):
             found = sha256_file(path) if path.is_file() else None
             if found != case.sha256[kind]:
                 yield HashMismatch(case.id, kind, path, case.sha256[kind], found)
+
+
+def check_files(description: DatasetDescription) -> DatasetDescription:
+    """Return the data set if its files are those that it was made with (reads all of them).
+
+    A label that was corrected after the import would give results that no ``dataset.json`` describes, beside earlier
+    ones of the same name.
+
+    Raises:
+        ValueError: names the first files that are missing or have changed.
+    """
+    changed = [mismatch.path for mismatch in verify_hashes(description, progress=True)]
+    if changed:
+        shown = ", ".join(str(path) for path in changed[:3]) + (", ..." if changed[3:] else "")
+        raise ValueError(
+            f"{description.path}: {len(changed)} files are missing, or not those that it records: {shown}. Import "
+            "again into a new folder, or restore them; `python -m data_prep check` lists all of them."
+        )
+    return description
 
 
 def read_json(path: str | os.PathLike[str], *, remedy: str = _REWRITE) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -203,16 +204,46 @@ class SaveLabeld(SaveImaged):
         super().__init__(keys, output_ext=".nii.gz", writer=AtomicNibabelWriter, **settings)
         self.planar = SaveImaged(keys, output_ext=".png", writer=AtomicPILWriter, **settings)
         self.sources = Path(output_dir) / SOURCES
+        self.written = 0
+        self.empty: list[str] = []
+
+    def check(self, datalist: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse before the first image is segmented what would be refused when its label map is written.
+
+        Args:
+            datalist: MONAI datalist with ``image``. A NIfTI file is taken for a volume.
+
+        Raises:
+            ValueError: as of the class.
+        """
+        known = _read_sources(self.sources)
+        for item in datalist:
+            source = os.path.abspath(str(item["image"]))
+            target, name = self._place(source, planar=".nii" not in _suffix(Path(source)))
+            if os.path.exists(target):
+                _check_own(target, source, known.get(name, {}))
+
+    def report(self) -> None:
+        """Print how many label maps were written since this was made, where, and which of them are empty."""
+        print(f"wrote {self.written} label maps to {self.sources.parent}")
+        if self.empty:
+            shown = ", ".join(self.empty[:5]) + (", ..." if self.empty[5:] else "")
+            print(f"note: nothing was found in {len(self.empty)} of them: {shown}")
+
+    def _place(self, source: str, *, planar: bool) -> tuple[str, str]:
+        """Return the file of an image's label map, and its name in `SOURCES`."""
+        layout: Any = copy.copy((self.planar if planar else self).saver.folder_layout)
+        layout.makedirs = False
+        target = str(layout.filename(subject=_subject(source)))
+        return target, Path(os.path.relpath(target, self.sources.parent)).as_posix()
 
     def __call__(self, data: Any) -> Any:
         """Write the label maps of one item."""
         key = next(iter(self.keys))
         planar = data[key].ndim == 3
         source = os.path.abspath(str(data[key].meta["filename_or_obj"]))
-        # MONAI knows .nii.gz in small letters alone, and would keep half of .NII.GZ in the name.
-        subject = _without_suffix(Path(source)) + _suffix(Path(source))
-        target = (self.planar if planar else self).saver.folder_layout.filename(subject=subject)
-        name = Path(os.path.relpath(target, self.sources.parent)).as_posix()
+        subject = _subject(source)
+        target, name = self._place(source, planar=planar)
         if os.path.exists(target):
             _check_own(target, source, _read_sources(self.sources).get(name, {}))
         # Before the label map itself, so that an interruption leaves none without its source.
@@ -224,7 +255,15 @@ class SaveLabeld(SaveImaged):
         else:
             super().__call__(item)
         _record(self.sources, name, {"image": source, "sha256": sha256_file(target)})
+        self.written += 1
+        if not bool(torch.as_tensor(data[key]).any()):
+            self.empty.append(name)
         return data
+
+
+def _subject(source: str) -> str:
+    # MONAI knows .nii.gz in small letters alone, and would keep half of .NII.GZ in the name.
+    return _without_suffix(Path(source)) + _suffix(Path(source))
 
 
 def _record(path: Path, name: str, entry: Mapping[str, str]) -> None:

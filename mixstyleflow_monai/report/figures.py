@@ -43,7 +43,9 @@ def save_panel(
     """
     columns = max(len(images) for images in rows.values())
     cell = 1.5
-    figure = Figure(figsize=(cell * columns + 1.4, cell * len(rows) + 0.5), dpi=110, layout="compressed")
+    # A title is about 0.065 inches a letter.
+    width = max(cell * columns + 1.4, 0.065 * len(title))
+    figure = Figure(figsize=(width, cell * len(rows) + 0.5), dpi=110, layout="compressed")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for row, (name, images) in zip(axes, rows.items(), strict=True):
         masks = (contours or {}).get(name)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from mixstyleflow_monai.data.dataset_description import load_dataset, save_dataset, verify_hashes
+from mixstyleflow_monai.data.dataset_description import check_files, load_dataset, save_dataset, verify_hashes
+from tests.small_dataset import make_dataset
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -228,3 +229,15 @@ def test_a_missing_or_damaged_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(ValueError, match=r"dataset\.json: not valid JSON"):
         load_dataset(tmp_path)
+
+
+def test_files_that_changed_since_are_told(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "data")
+    description = load_dataset(folder)
+    assert check_files(description) is description
+    (folder / "c1_label.png").write_bytes(b"corrected")
+    (folder / "c2.png").unlink()
+    with pytest.raises(
+        ValueError, match=r"2 files are missing, or not those that it records: .*c1_label\.png, .*c2\.png"
+    ):
+        check_files(description)

@@ -159,6 +159,26 @@ def predict_ones(image: Path, output_dir: Path) -> None:
     SaveLabeld("pred", output_dir, data_root_dir=str(image.parent))(data)
 
 
+def test_places_are_checked_before_the_first_image_and_the_end_tells_what_was_written(
+    tmp_path: Path, write_image: Writer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [{"image": str(write_image(tmp_path / "in" / f"{name}.png", grey()))} for name in ("a", "b", "c")]
+    save = SaveLabeld("pred", tmp_path / "out", data_root_dir=str(tmp_path / "in"))
+    save.check(images)
+    assert not (tmp_path / "out").exists()
+    for number, item in enumerate(images):
+        data = preprocessing(SIZE)(item)
+        data["pred"] = MetaTensor(torch.full((1, *data["image"].shape[1:]), number), meta=data["image"].meta)
+        save(data)
+    save.report()
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"wrote 3 label maps to {tmp_path}/out\nnote: nothing was found in 1 of them: a_seg.png\n")
+    save.check(images)
+    (tmp_path / "out" / "c_seg.png").write_bytes(b"corrected by hand")
+    with pytest.raises(ValueError, match=r"c_seg\.png: was changed since inference wrote it"):
+        save.check(images)
+
+
 def test_label_map_of_another_image_is_not_replaced(tmp_path: Path, write_image: Writer) -> None:
     first, second = (write_image(tmp_path / folder / "t2.png", grey()) for folder in ("p1", "p2"))
     predict_ones(Path(first), tmp_path / "out")

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-OF_OTHERS = {"No module named", "CUDA out of memory"}
+OF_OTHERS = {"No module named", "CUDA out of memory", "run ID"}
 MESSAGES = sorted(set(re.findall(r"^\| `([^`]+)`", TEXT, flags=re.MULTILINE)) - OF_OTHERS)
 
 
@@ -31,7 +31,7 @@ def test_there_are_messages() -> None:
 
 
 def test_options_exist() -> None:
-    known = {"output_dir", "baseline", "overlay", "version"}
+    known = {"output_dir", "baseline", "overlay", "version", "input"}
     for path in (ROOT / "bundles").glob("*/configs/train.json"):
         known |= json.loads(path.read_text(encoding="utf-8")).keys()
     named = set(re.findall(r"--(\w+)", TEXT))
