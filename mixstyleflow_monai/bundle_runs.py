@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mixstyleflow_monai.artifacts import atomic_path, sha256_file, write_json
-from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
+from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, check_no_hash
 from mixstyleflow_monai.data.dataset_description import SPLITS, DatasetDescription
 
 if TYPE_CHECKING:
@@ -24,12 +24,18 @@ TRAININGS = {"phase1": 1, "phase3": 3, "baseline": 3}
 TABLES = ("evaluation.json", "evaluation.csv")
 
 
-def check_apart(out: Path, description: DatasetDescription) -> None:
-    """Refuse to write among the files of a data set.
+def check_places(out: Path, description: DatasetDescription, **others: Path) -> None:
+    """Refuse to write among the files of a data set, and paths that MONAI cannot read.
+
+    Args:
+        out: folder to write to.
+        description: the data set.
+        **others: further paths that configurations get, by option.
 
     Raises:
-        ValueError: ``out`` is the folder of the data set.
+        ValueError: ``out`` is the folder of the data set, or there is a ``#`` in a path.
     """
+    check_no_hash(dataset_dir=description.path, output_dir=out, **others)
     if out == description.path.parent.resolve():
         raise ValueError(f"--output_dir {out}: is the data set's own folder. Give another one.")
 

@@ -10,7 +10,7 @@ from mixstyleflow_monai.artifacts import differences, read_manifest, sha256_file
 from mixstyleflow_monai.bundle_runs import (
     TABLES,
     TRAININGS,
-    check_apart,
+    check_places,
     evaluate_model,
     is_evaluated,
     join_evaluations,
@@ -50,9 +50,8 @@ def evaluate(
     if any((out / name).exists() for name in ("models", "checkpoints", "run.json")):
         raise ValueError(f"--output_dir {output_dir}: holds a training, whose own evaluation would be there. {OTHER}")
     description = _checked_dataset(dataset_dir, networks, split)
-    check_apart(out, description)
+    check_places(out, description, run_dir=Path(run_dir).resolve())
     root = bundle_paths.bundles_dir(bundles_dir)
-    bundle_paths.check_no_hash(dataset_dir=description.path, output_dir=out, run_dir=Path(run_dir).resolve())
     request = {
         "run_dir": str(Path(run_dir).resolve()),
         "dataset_sha256": description.sha256,

@@ -17,7 +17,7 @@ from mixstyleflow_monai.bundle_runs import (
     BASELINE,
     TABLES,
     TRAININGS,
-    check_apart,
+    check_places,
     evaluate_model,
     is_evaluated,
     join_evaluations,
@@ -105,8 +105,7 @@ def run(
     description = _load_dataset(dataset_dir)
     root = bundle_paths.bundles_dir(bundles_dir)
     out = Path(output_dir).resolve()
-    check_apart(out, description)
-    bundle_paths.check_no_hash(dataset_dir=description.path, output_dir=out)
+    check_places(out, description)
     wanted = _parse_phases(phases)
     baseline = _checked_baseline(baseline, wanted)
     overlays = words(overlay)
