@@ -20,41 +20,20 @@ from mixstyleflow_monai.losses import peak_signal_to_noise_ratio
 from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
 from mixstyleflow_monai.processes import alone, is_first
 from mixstyleflow_monai.report.figures import save_panel
+from mixstyleflow_monai.report.poor_styles import poor_styles
 from mixstyleflow_monai.styles import FlowStyleMix
 from mixstyleflow_monai.styles.combined import CombinedStylizer
 from mixstyleflow_monai.styles.images import makes_z_scored_images, scale_to_unit_range_of
 
 logger = logging.getLogger(__name__)
 
-POOR_PSNR = 14.0
-"""Reconstructions below this many dB are reported as too poor to stylise. The lowest value at which the Phase I network
-was still seen to find the anatomy in its own reconstructions is 14.3 dB (docs/results.md)."""
-POOR_DICE_RATIO = 0.7
-"""Stylised images on which the Phase I network keeps less than this share of its Dice are reported. The lowest
-share measured is 0.79, of a training that gained on unseen domains (docs/results.md); nothing was measured below."""
 METRICS = ("reconstruction_psnr", "plain_dice", "stylised_dice")
 
 
 def warn_if_poor(numbers: Mapping[str, float], panels: Path) -> None:
     """Say so when stylised images are likely to be other anatomy, and not the same anatomy in another style."""
-    psnr = numbers.get("reconstruction_psnr")
-    if psnr is not None and psnr < POOR_PSNR:
-        logger.warning(
-            "reconstruction PSNR %.1f dB is below %.0f dB: the image decoder loses too much for stylised images to "
-            "keep their anatomy. Look at %s; train phase 1 longer or at a larger image_size.",
-            psnr,
-            POOR_PSNR,
-            panels,
-        )
-    plain, stylised = numbers.get("plain_dice"), numbers.get("stylised_dice")
-    if plain is not None and stylised is not None and stylised < POOR_DICE_RATIO * plain:
-        logger.warning(
-            "the Phase I network reaches a Dice of %.1f on stylised images and %.1f on the images themselves: styles "
-            "hide or destroy the anatomy. Look at %s; lower the temperatures, or train phase 1 longer.",
-            stylised,
-            plain,
-            panels,
-        )
+    for fault, remedy in poor_styles(numbers):
+        logger.warning("%s. Look at %s; %s.", fault, panels, remedy)
 
 
 class StylePreview:

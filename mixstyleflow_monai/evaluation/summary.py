@@ -134,22 +134,34 @@ def domain_table(records: Sequence[Record], measure: str = "dice") -> DomainTabl
 
 
 def print_table(records: Sequence[Record], console: Console | None = None) -> None:
-    """Print the Dice of `domain_table`."""
+    """Print the Dice of `domain_table`; where the screen is too narrow for all regions, their means alone."""
     found = domain_table(records)
+    # A pipe or a log has no width of its own; Rich would cut names at 80 columns.
+    width = None if sys.stdout.isatty() else 60 + 20 * max(3, len(found.headings))
+    console = console or Console(width=width)
+    table = _rich_table(found, range(len(found.headings)))
+    # Measured on a screen that is wide enough for anything.
+    if console.measure(table, options=console.options.update(width=10_000)).maximum > console.width:
+        means = [column for column, (_, region) in enumerate(found.headings) if region in ("", MEAN)]
+        table = _rich_table(found, means)
+        table.caption = "The screen is too narrow for all regions: evaluation.csv has every case of each."
+    console.print(table)
+
+
+def _rich_table(found: DomainTable, columns: Sequence[int]) -> Table:
     table = Table(title="Dice in percent: mean ± standard deviation over cases")
     table.add_column("domain")
     table.add_column("role")
     table.add_column("cases", justify="right")
-    for training, region in found.headings:
+    for column in columns:
+        training, region = found.headings[column]
         table.add_column(training + (f"\n{region}" if region else ""), justify="right")
     for (name, role, count), row in zip(found.domains, found.values, strict=True):
-        table.add_row(name, role, str(count), *row)
+        table.add_row(name, role, str(count), *(row[column] for column in columns))
     table.add_section()
     for label, row in found.means.items():
-        table.add_row(label, "", "", *row)
-    # A pipe or a log has no width of its own; Rich would cut names at 80 columns.
-    width = None if sys.stdout.isatty() else 60 + 20 * max(3, len(found.headings))
-    (console or Console(width=width)).print(table)
+        table.add_row(label, "", "", *(row[column] for column in columns))
+    return table
 
 
 def record_name(record: Record) -> str:

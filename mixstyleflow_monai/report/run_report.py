@@ -21,6 +21,7 @@ from mixstyleflow_monai.data.dataset_description import read_json
 from mixstyleflow_monai.evaluation.comparison import compare
 from mixstyleflow_monai.evaluation.summary import Record, domain_table, read_cases, record_name
 from mixstyleflow_monai.report.figures import plain, png
+from mixstyleflow_monai.report.poor_styles import poor_styles
 
 REPORT_FILE = "report.html"
 GENERATOR = '<meta name="generator" content="mixstyleflow_monai">'
@@ -83,6 +84,7 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
         worst=_worst(records, cases),
         pictures=_pictures(home),
         styles=_styles(home),
+        warnings=[f"{fault}: look at the pictures; {remedy}." for fault, remedy in poor_styles(_style_numbers(home))],
     )
     with atomic_path(target) as partial:
         partial.write_text(text, encoding="utf-8")
@@ -268,12 +270,14 @@ def _uri(content: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
+def _style_numbers(home: Path) -> Mapping[str, Any]:
+    path = home / "phase2" / "style_report.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def _styles(home: Path) -> list[tuple[str, str]]:
     """Return what Phase II measured of its flows, in words and numbers; nothing without Phase II."""
-    path = home / "phase2" / "style_report.json"
-    if not path.is_file():
-        return []
-    content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content = _style_numbers(home)
     described = {
         "reconstruction_psnr": ("reconstruction of images without a style", "dB"),
         "plain_dice": ("Dice of Phase I on labelled validation slices", "%"),

@@ -160,3 +160,20 @@ def test_distances_of_some_cases_only_are_told() -> None:
 def test_dice_is_of_every_case() -> None:
     table = domain_table([summarise(RESULTS, "home", phase=1, seed=0)])
     assert not any("of" in text for row in table.values for text in row)
+
+
+def test_a_narrow_screen_gets_whole_numbers_of_the_means() -> None:
+    records = [
+        {**summarise(RESULTS, "home", phase=phase, seed=0), "method": method}
+        for phase, method in ((1, None), (3, "no_stylizer"), (3, "mixstyleflow"))
+    ]
+    printed = {}
+    for width in (90, 200):
+        console = Console(file=StringIO(), width=width)
+        print_table(records, console)
+        printed[width] = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "disc" in printed[200]
+    assert "disc" not in printed[90]
+    assert "too narrow for all regions" in printed[90]
+    assert "…" not in printed[90]
+    assert "83.5 ± 4.9" in printed[90]

@@ -113,3 +113,12 @@ def test_another_file_of_that_name_is_told(content: str, run_dir: Path) -> None:
     (run_dir / "evaluation.json").write_text(content)
     with pytest.raises(ValueError, match=r"evaluation\.json: holds no evaluation"):
         write_report(run_dir)
+
+
+def test_styles_that_were_seen_to_be_poor_are_told_at_the_top(run_dir: Path) -> None:
+    assert 'class="warning"' not in write_report(run_dir).read_text(encoding="utf-8")
+    poor = {"reconstruction_psnr": 13.0, "plain_dice": 80.0, "stylised_dice": 40.0}
+    (run_dir / "phase2" / "style_report.json").write_text(json.dumps(poor))
+    top = write_report(run_dir).read_text(encoding="utf-8").split("<h2>Results")[0]
+    assert "reconstruction PSNR 13.0 dB is below 14 dB" in top
+    assert "a Dice of 40.0 on stylised images and 80.0" in top
