@@ -268,13 +268,22 @@ def _check_same_request(out: Path, request: Mapping[str, Any]) -> None:
             # What is asked of a phase that has nothing yet may still change.
             if not begun & ({f"phase{phase}", "baseline"} if phase == 3 else {f"phase{phase}"}):
                 then[f"phase {phase}"] = request.get(f"phase {phase}")
-        different = differences(then, request)
+        different = differences(_flat(then), _flat(request))
         if different:
             raise ValueError(
                 f"{out}: holds a run with other settings ({'; '.join(different)}). Use the same settings to go on, or "
                 "another --output_dir for a new run."
             )
     write_json(path, request)
+
+
+def _flat(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of each phase one by one, so that a message names those that differ."""
+    parts = [
+        ({key: value} if not isinstance(value, dict) else {f"{key}, {n}": v for n, v in value.items()})
+        for key, value in request.items()
+    ]
+    return {name: value for part in parts for name, value in part.items()}
 
 
 def _tracked(

@@ -100,7 +100,7 @@ def test_lost_artifact_is_made_again_and_the_rest_kept(
 def test_other_settings_in_the_same_folder_are_refused(finished: Path, dataset_dir: Path) -> None:
     with pytest.raises(ValueError, match=r"holds a run with other settings \(seed: was 3, now 4\)"):
         pipeline.run(str(dataset_dir), str(finished), seed=4, baseline=True, **SMALL)
-    with pytest.raises(ValueError, match=r"'max_epochs': 1.*'max_epochs': 2.*another --output_dir"):
+    with pytest.raises(ValueError, match=r"\(phase 1, max_epochs: was 1, now 2; phase 2, max.*another --output_dir"):
         pipeline.run(str(dataset_dir), str(finished), seed=3, **{**SMALL, "max_epochs": 2})
 
 
