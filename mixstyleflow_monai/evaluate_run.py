@@ -137,6 +137,9 @@ def _check_same_request(out: Path, request: dict[str, Any]) -> None:
         for name in (*TABLES, REQUEST_FILE, *TRAININGS):
             if (out / name).exists():
                 raise ValueError(f"{out / name}: is there, and not of this command; it would be replaced. {OTHER}")
-    elif different := differences({**then, "networks": {**request["networks"], **then["networks"]}}, request):
-        raise ValueError(f"{out}: holds another evaluation ({'; '.join(different)}). {OTHER}")
+    else:
+        # A run may have been moved, and more of it trained: its networks tell whether it is the same.
+        known = {**then, "run_dir": request["run_dir"], "networks": {**request["networks"], **then["networks"]}}
+        if different := differences(known, request):
+            raise ValueError(f"{out}: holds another evaluation ({'; '.join(different)}). {OTHER}")
     write_json(path, request)

@@ -74,6 +74,8 @@ def test_a_finished_evaluation_is_not_made_again_and_another_one_is_refused(
     evaluate(**options)
     with pytest.raises(ValueError, match=r"holds another evaluation \(split: was test, now validation\)"):
         evaluate(**options, split="validation")
+    shutil.copytree(folder / "run", tmp_path / "moved")
+    evaluate(**{**options, "run_dir": str(tmp_path / "moved")})
     # One training's folder is as good as the run's; and what is trained later comes in addition.
     request = json.loads((tmp_path / "out" / "evaluate.json").read_text())
     assert list(request["networks"]) == ["phase1"]
