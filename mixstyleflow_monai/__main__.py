@@ -2,7 +2,10 @@
 
 import sys
 
-from mixstyleflow_monai.cli import main
+try:
+    from mixstyleflow_monai.cli import main
+except KeyboardInterrupt:  # importing torch takes seconds, in which a user may think better of it
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(main())

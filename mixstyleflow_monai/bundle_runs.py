@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +46,7 @@ def run_bundle(files: list[str], settings: dict[str, Any]) -> None:
     """Run configuration files of a bundle with MONAI, in this process."""
     import monai.bundle
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), short_interrupts():
         # The configurations that are run here came with this package.
         warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
         configs = Path(files[0]).parent
@@ -54,6 +56,25 @@ def run_bundle(files: list[str], settings: dict[str, Any]) -> None:
             logging_file=str(configs / "logging.conf"),
             **settings,
         )
+
+
+@contextmanager
+def short_interrupts() -> Iterator[None]:
+    """Log that a training was stopped without a traceback, which MONAI would log once for every engine."""
+    factory = logging.getLogRecordFactory()
+
+    def record(*args: Any, **options: Any) -> logging.LogRecord:
+        made = factory(*args, **options)
+        kind = made.exc_info[0] if made.exc_info else None
+        if kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit):
+            made.exc_info = None
+        return made
+
+    logging.setLogRecordFactory(record)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(factory)
 
 
 def is_evaluated(folder: Path, model: Path, dataset_sha256: str, split: str = SPLITS[-1]) -> bool:
