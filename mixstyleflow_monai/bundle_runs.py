@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,10 @@ from mixstyleflow_monai.data.dataset_description import SPLITS, DatasetDescripti
 if TYPE_CHECKING:
     from mixstyleflow_monai.tracking import WholeRun
 
-BASELINE = "no_stylizer"
 TRAININGS = {"phase1": 1, "phase3": 3, "baseline": 3}
 """Folders of a run that have a network to evaluate, and the phase that made each."""
+MODEL = "models/model.pt"
+"""The network that a training publishes, relative to its folder."""
 TABLES = ("evaluation.json", "evaluation.csv")
 
 
@@ -114,7 +115,7 @@ def join_evaluations(out: Path, names: Sequence[str], whole: WholeRun | None = N
         names: those of `TRAININGS` that were evaluated on the same cases.
         whole: MLflow run of the whole, which gets them, or None.
     """
-    from mixstyleflow_monai.evaluation import print_table, read_cases
+    from mixstyleflow_monai.evaluation import in_order, print_table, read_cases
     from mixstyleflow_monai.report.run_report import write_report
 
     records = [json.loads((out / name / TABLES[0]).read_text(encoding="utf-8")) for name in names]
@@ -126,7 +127,7 @@ def join_evaluations(out: Path, names: Sequence[str], whole: WholeRun | None = N
     write_json(written[0], records)
     with atomic_path(written[1]) as partial:
         pd.concat(tables).to_csv(partial, index=False)
-    print_table(sorted(records, key=in_order))
+    print_table(in_order(records))
     if whole is not None:
         whole.results(dict(zip(names, records, strict=True)), written)
     # Last, so that a disk that is full by then costs the report alone.
@@ -134,8 +135,3 @@ def join_evaluations(out: Path, names: Sequence[str], whole: WholeRun | None = N
     if whole is not None:
         whole.results({}, [page])
     print(f"wrote {os.path.relpath(written[0])}, {written[1].name} and {page.name}")
-
-
-def in_order(record: Mapping[str, Any]) -> tuple[int, bool]:
-    """Return the place of an evaluation in tables: Phase I, the baseline, Phase III."""
-    return record["phase"], record.get("method") != BASELINE

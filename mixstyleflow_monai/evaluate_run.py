@@ -8,6 +8,7 @@ from typing import Any
 from mixstyleflow_monai import bundle_paths
 from mixstyleflow_monai.artifacts import differences, read_manifest, sha256_file, write_json
 from mixstyleflow_monai.bundle_runs import (
+    MODEL,
     TABLES,
     TRAININGS,
     check_places,
@@ -15,12 +16,10 @@ from mixstyleflow_monai.bundle_runs import (
     is_evaluated,
     join_evaluations,
 )
-from mixstyleflow_monai.data.dataset_description import EVERY_SPLIT, SPLITS, check_files, read_json
-from mixstyleflow_monai.data.schema_checks import did_you_mean
+from mixstyleflow_monai.data.dataset_description import SPLITS, check_files, read_json
 from mixstyleflow_monai.stopping import only_one
 
 REQUEST_FILE = "evaluate.json"
-MODEL = "models/model.pt"
 OTHER = "Give another --output_dir, or move it away."
 
 
@@ -44,7 +43,6 @@ def evaluate(
         device: cpu, cuda or cuda:1; default: the first GPU if torch finds one, otherwise the CPU.
         bundles_dir: folder of the bundles; default: the checkout's, or those that came with the package.
     """
-    _check_split(split)
     networks = _networks(Path(run_dir))
     out = Path(output_dir).resolve()
     if any((out / name).exists() for name in ("models", "checkpoints", "run.json")):
@@ -85,12 +83,6 @@ def report(run_dir: str, output: str | None = None) -> None:
     from mixstyleflow_monai.report.run_report import write_report
 
     print(f"wrote {write_report(Path(run_dir), None if output is None else Path(output))}")
-
-
-def _check_split(split: str) -> None:
-    known = (*SPLITS, EVERY_SPLIT)
-    if split not in known:
-        raise ValueError(f"--split {split}: allowed: {', '.join(known)}{did_you_mean(split, known)}")
 
 
 def _networks(run_dir: Path) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from mixstyleflow_monai import bundle_paths, bundle_runs
 from mixstyleflow_monai.artifacts import differences, manifest_path, read_manifest, sha256_file, write_json
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.bundle_runs import (
-    BASELINE,
+    MODEL,
     TABLES,
     TRAININGS,
     check_places,
@@ -23,6 +23,7 @@ from mixstyleflow_monai.bundle_runs import (
     join_evaluations,
 )
 from mixstyleflow_monai.data.dataset_description import check_files, read_json
+from mixstyleflow_monai.evaluation.summary import BASELINE
 from mixstyleflow_monai.option_numbers import is_expression
 from mixstyleflow_monai.options import (
     check_image_level,
@@ -43,7 +44,7 @@ OTHER_FOLDER = "Give another --output_dir, or move the file away."
 # What a run may go on with differently: where and in what portions it computes, and how often it shows or saves.
 RESOURCE_IDS = ("device", "cache_rate", "preview_interval", "checkpoint_interval")
 # What phases that others are made from leave, relative to their folders.
-EARLIER = {1: "models/model.pt", 2: "models/style_flows.pt"}
+EARLIER = {1: MODEL, 2: "models/style_flows.pt"}
 REQUEST_FILE = "run.json"
 # Configuration ids that say how a run is tracked, and not what it computes.
 TRACKING_IDS = ("tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0")
@@ -65,7 +66,7 @@ class Step:
     phase: int
     overlays: tuple[str, ...]
     overrides: Mapping[str, Any]
-    artifact: str = "models/model.pt"
+    artifact: str = MODEL
 
 
 def run(
@@ -217,7 +218,7 @@ def _steps(
         if phase == 3:
             common["phase2_dir"] = str(out / "phase2")
         settings = {**common, **by_phase[phase]}
-        steps.append(Step(f"phase{phase}", phase, files, settings, EARLIER.get(phase, "models/model.pt")))
+        steps.append(Step(f"phase{phase}", phase, files, settings, EARLIER.get(phase, MODEL)))
         if phase == 3 and baseline:
             no_stylizer = str(configs / "methods" / f"{BASELINE}.json")
             steps.append(Step("baseline", phase, (*files, no_stylizer), settings))
@@ -279,11 +280,10 @@ def _check_same_request(out: Path, request: Mapping[str, Any]) -> None:
 
 def _flat(request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of each phase one by one, so that a message names those that differ."""
-    parts = [
-        ({key: value} if not isinstance(value, dict) else {f"{key}, {n}": v for n, v in value.items()})
-        for key, value in request.items()
-    ]
-    return {name: value for part in parts for name, value in part.items()}
+    flat: dict[str, Any] = {}
+    for name, value in request.items():
+        flat |= {f"{name}, {option}": v for option, v in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def _tracked(
@@ -361,5 +361,5 @@ def _evaluate(
 
 def _evaluated(out: Path, dataset_sha256: str) -> list[str]:
     """Return the trainings in a run's folder that were evaluated on the test cases of its data set."""
-    models = {name: out / name / "models" / "model.pt" for name in TRAININGS}
+    models = {name: out / name / MODEL for name in TRAININGS}
     return [n for n, model in models.items() if model.is_file() and is_evaluated(out / n, model, dataset_sha256)]

@@ -89,7 +89,7 @@ def test_a_finished_evaluation_is_not_made_again_and_another_one_is_refused(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"split": "tset"}, r"--split tset: allowed: train, validation, test, all; did you mean 'test'\?"),
+        ({"split": "tset"}, r"no split 'tset', allowed: train, validation, test, all; did you mean 'test'\?"),
         ({"run_dir": "other"}, r"--run_dir .*other: no trained network in phase1, phase3, baseline, nor in models"),
         ({"output_dir": "run"}, r"--output_dir .*run: holds a training, whose own evaluation would be there"),
         ({"output_dir": "run/phase1"}, r"--output_dir .*phase1: holds a training"),

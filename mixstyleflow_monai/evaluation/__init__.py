@@ -5,7 +5,9 @@ from mixstyleflow_monai.evaluation.domain_evaluation import DomainEvaluation, co
 from mixstyleflow_monai.evaluation.inferer import PlanarInferer
 from mixstyleflow_monai.evaluation.metrics import CaseResult, dice_percent, surface_distance
 from mixstyleflow_monai.evaluation.summary import (
+    BASELINE,
     domain_table,
+    in_order,
     print_table,
     read_cases,
     record_name,
@@ -14,6 +16,7 @@ from mixstyleflow_monai.evaluation.summary import (
 )
 
 __all__ = [
+    "BASELINE",
     "CaseResult",
     "Comparison",
     "DomainEvaluation",
@@ -22,6 +25,7 @@ __all__ = [
     "compare_case",
     "dice_percent",
     "domain_table",
+    "in_order",
     "paired_bootstrap",
     "print_table",
     "read_cases",

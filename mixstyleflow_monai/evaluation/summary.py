@@ -21,6 +21,8 @@ Record = dict[str, Any]
 _PLACES = {"dice": 1, "asd": 2}
 """Decimals in tables."""
 MEAN = "mean"
+BASELINE = "no_stylizer"
+"""Method of the equal-steps baseline, Phase III without styles."""
 
 
 def summarise(
@@ -167,10 +169,15 @@ def _rich_table(found: DomainTable, columns: Sequence[int]) -> Table:
 def record_name(record: Record) -> str:
     """Return the heading of a record: "Phase I", "baseline (no styles)", "Phase III"; another method by its name."""
     method = record.get("method")
-    if method == "no_stylizer":
+    if method == BASELINE:
         return "baseline (no styles)"
     phase = f"Phase {'I' * int(record['phase'])}"
     return phase if method in (None, "none", "mixstyleflow") else f"{phase}, {method}"
+
+
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """Return evaluations in the order of tables: Phase I, the baseline, Phase III."""
+    return sorted(records, key=lambda record: (record["phase"], record.get("method") != BASELINE))
 
 
 def _columns(record: Record) -> list[str]:

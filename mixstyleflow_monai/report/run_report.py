@@ -19,14 +19,13 @@ from matplotlib.figure import Figure
 from mixstyleflow_monai.artifacts import atomic_path
 from mixstyleflow_monai.data.dataset_description import read_json
 from mixstyleflow_monai.evaluation.comparison import compare
-from mixstyleflow_monai.evaluation.summary import Record, domain_table, read_cases, record_name
+from mixstyleflow_monai.evaluation.summary import BASELINE, Record, domain_table, in_order, read_cases, record_name
 from mixstyleflow_monai.report.figures import plain, png
 from mixstyleflow_monai.report.poor_styles import poor_styles
 
 REPORT_FILE = "report.html"
 GENERATOR = '<meta name="generator" content="mixstyleflow_monai">'
 """In every report, by which one of ours is known from another file of that name."""
-BASELINE = "no_stylizer"
 EVALUATED = {
     "test": "test cases of all domains",
     "validation": "validation cases, by which checkpoints may have been chosen",
@@ -120,7 +119,7 @@ def _records(run_dir: Path) -> list[Record]:
     found: list[Record] = content if isinstance(content, list) else [content]
     if not found or not all(isinstance(record, dict) and "domains" in record for record in found):
         raise ValueError(f"{path}: holds no evaluation. Evaluate again.")
-    return sorted(found, key=lambda record: (record["phase"], record.get("method") != BASELINE))
+    return in_order(found)
 
 
 def _cases(run_dir: Path, records: Sequence[Record]) -> pd.DataFrame:
