@@ -172,7 +172,7 @@ def record_name(record: Record) -> str:
     if method == BASELINE:
         return "baseline (no styles)"
     phase = f"Phase {'I' * int(record['phase'])}"
-    return phase if method in (None, "none", "mixstyleflow") else f"{phase}, {method}"
+    return phase if method in (None, "", "none", "mixstyleflow") else f"{phase}, {method}"
 
 
 def in_order(records: Iterable[Record]) -> list[Record]:

@@ -34,7 +34,7 @@ _COMMANDS = {
 }
 NOT_VENDORED = {
     PACKAGE: {"bundles", "benchmark", "packing", *_COMMANDS},
-    PACKAGE / "report": {"run_report.py", "templates"},
+    PACKAGE / "report": {"run_report.py", "predictions.py", "templates"},
 }
 """What stays behind, by folder."""
 

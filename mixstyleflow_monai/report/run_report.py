@@ -17,11 +17,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mixstyleflow_monai.artifacts import atomic_path
+from mixstyleflow_monai.bundle_runs import TRAININGS
 from mixstyleflow_monai.data.dataset_description import read_json
 from mixstyleflow_monai.evaluation.comparison import compare
 from mixstyleflow_monai.evaluation.summary import BASELINE, Record, domain_table, in_order, read_cases, record_name
-from mixstyleflow_monai.report.figures import plain, png
+from mixstyleflow_monai.report.figures import CONTOUR_COLOURS, plain, png
 from mixstyleflow_monai.report.poor_styles import poor_styles
+from mixstyleflow_monai.report.predictions import predictions
 
 REPORT_FILE = "report.html"
 GENERATOR = '<meta name="generator" content="mixstyleflow_monai">'
@@ -65,6 +67,9 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
     records = _records(run_dir)
     cases = _cases(run_dir, records)
     home = _home(run_dir)
+    dice = domain_table(records)
+    domains = [name for name, _, _ in dice.domains]
+    regions = list(dict.fromkeys(cases["region"]))
     environment = Environment(
         loader=PackageLoader("mixstyleflow_monai.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -76,11 +81,13 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
         results=_results(records, cases),
         seeds=sorted({record["seed"] for record in records}),
         tables={
-            "Dice in percent": domain_table(records),
+            "Dice in percent": dice,
             f"Average surface distance in {_unit(cases)}": domain_table(records, "asd"),
         },
         figure=_figure(records, cases),
         worst=_worst(records, cases),
+        predictions=predictions([run_dir, *(run_dir / name for name in TRAININGS)], records, cases, domains),
+        outlines={region: CONTOUR_COLOURS[number % len(CONTOUR_COLOURS)] for number, region in enumerate(regions)},
         pictures=_pictures(home),
         styles=_styles(home),
         warnings=[f"{fault}: look at the pictures; {remedy}." for fault, remedy in poor_styles(_style_numbers(home))],

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mixstyleflow_monai.evaluation import CaseResult, summarise, write_cases
+from mixstyleflow_monai.evaluation import CaseResult, case_picture_path, summarise, write_cases
+from mixstyleflow_monai.report.predictions import shown_cases
 from mixstyleflow_monai.report.run_report import GENERATOR, write_report
 
 DICE = {1: 50.0, 3: 80.0}
@@ -122,3 +123,34 @@ def test_styles_that_were_seen_to_be_poor_are_told_at_the_top(run_dir: Path) -> 
     top = write_report(run_dir).read_text(encoding="utf-8").split("<h2>Results")[0]
     assert "reconstruction PSNR 13.0 dB is below 14 dB" in top
     assert "a Dice of 40.0 on stylised images and 80.0" in top
+
+
+def test_predictions_of_all_trainings_are_side_by_side(run_dir: Path) -> None:
+    assert "<h2>Predictions" not in write_report(run_dir).read_text(encoding="utf-8")
+    records = json.loads((run_dir / "evaluation.json").read_text())
+    for record, folder in zip(records, ("phase1", "phase3", "baseline"), strict=True):
+        record["model_sha256"] = folder
+        for domain, case in (("home", "s0"), ("a & <b>", "<0>")):
+            path = case_picture_path(run_dir / folder, domain, case)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            comment = {"domain": domain, "case_id": case, "model_sha256": folder}
+            Image.new("RGB", (12, 4)).save(path, comment=json.dumps(comment))
+    (run_dir / "evaluation.json").write_text(json.dumps(records))
+    shown = write_report(run_dir).read_text(encoding="utf-8").split("<h2>Predictions")[1].split("<h2>")[0]
+    # Cases without a picture are left out.
+    assert shown.count("<figure>") == 2
+    assert "home, s0 (lowest Dice)" in shown
+    assert "a &amp; &lt;b&gt;, &lt;0&gt; (lowest Dice)" in shown
+    home = shown.split("<figure>")[1]
+    texts = [part.split("</div>")[0] for part in home.split("<br>")[1:]]
+    assert texts == ["image", "label", "Phase I: 50.0", "baseline (no styles): 60.0", "Phase III: 80.0"]
+
+
+def test_the_middle_case_of_a_domain_is_shown_with_its_two_worst() -> None:
+    cases = pd.DataFrame(
+        [("one", "x", str(number), "disc", float(number)) for number in (4, 0, 3, 1, 2)],
+        columns=["training", "domain", "case_id", "region", "dice"],
+    )
+    found = shown_cases(cases, "one", ["x", "y"])
+    assert found == [("x", "0", "lowest Dice"), ("x", "1", "second lowest"), ("x", "2", "median")]
+    assert shown_cases(cases[:1], "one", ["x"]) == [("x", "4", "lowest Dice")]
