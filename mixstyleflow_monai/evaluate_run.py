@@ -12,6 +12,7 @@ from mixstyleflow_monai.bundle_runs import (
     TABLES,
     TRAININGS,
     check_places,
+    checked_switch,
     evaluate_model,
     is_evaluated,
     join_evaluations,
@@ -30,6 +31,7 @@ def evaluate(
     split: str = SPLITS[-1],
     device: str | None = None,
     bundles_dir: str | None = None,
+    case_pictures: bool = True,
 ) -> None:
     """Evaluate the networks of a finished run on another data set, print the table and write the report.
 
@@ -42,7 +44,9 @@ def evaluate(
         split: test, validation or train; or all, which evaluates on every case of a data set of other sites.
         device: cpu, cuda or cuda:1; default: the first GPU if torch finds one, otherwise the CPU.
         bundles_dir: folder of the bundles; default: the checkout's, or those that came with the package.
+        case_pictures: write a picture of every case, and show some of them in the report.
     """
+    case_pictures = checked_switch(case_pictures, "case_pictures")
     networks = _networks(Path(run_dir))
     out = Path(output_dir).resolve()
     if any((out / name).exists() for name in ("models", "checkpoints", "run.json")):
@@ -61,7 +65,8 @@ def evaluate(
         for name, path in networks.items():
             folder = out / name
             if not is_evaluated(folder, path, description.sha256, split):
-                options: dict[str, Any] = {} if device is None else {"device": device}
+                options: dict[str, Any] = {"case_pictures": case_pictures}
+                options |= {} if device is None else {"device": device}
                 evaluate_model(
                     root, TRAININGS[name], str(description.path), folder, ckpt_path=str(path), split=split, **options
                 )

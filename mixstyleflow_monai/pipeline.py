@@ -18,6 +18,7 @@ from mixstyleflow_monai.bundle_runs import (
     TABLES,
     TRAININGS,
     check_places,
+    checked_switch,
     evaluate_model,
     is_evaluated,
     join_evaluations,
@@ -37,6 +38,7 @@ from mixstyleflow_monai.options import (
 from mixstyleflow_monai.stopping import only_one
 
 if TYPE_CHECKING:
+    from mixstyleflow_monai.data.dataset_description import DatasetDescription
     from mixstyleflow_monai.tracking import WholeRun
 
 logger = logging.getLogger(__name__)
@@ -78,6 +80,7 @@ def run(
     baseline: bool = False,
     bundles_dir: str | None = None,
     tracking: str | None = None,
+    case_pictures: bool = True,
     **overrides: Any,
 ) -> None:
     """Train the three phases, evaluate Phase I and Phase III, print the table and write the report.
@@ -92,12 +95,12 @@ def run(
             report.html.
         phases: which phases, for example 1,2,3; earlier ones must be done already if they are left out.
         seed: of every phase.
-        overlay: names of overlay files in the bundles' configs folders, for example "demo"; a bundle without a file of
-            that name goes without it.
+        overlay: names of overlay files in the bundles' configs folders, such as "demo"; not every bundle needs them all.
         baseline: also train and evaluate the equal-steps baseline, Phase III without a stylizer, in baseline/.
         bundles_dir: folder of the bundles; default: the checkout's, or those that came with the package.
         tracking: "mlflow" for one MLflow run of all phases with a child run a phase, in mlruns.db below output_dir or
             where --tracking_uri or MLFLOW_TRACKING_URI says; or a file with MONAI's tracking settings.
+        case_pictures: write a picture of every test case, and show some of them in the report.
         **overrides: configuration values of all phases by id, for example --max_epochs 20; "phaseN:" in front means
             one phase only, for example --phase2:max_epochs 50.
     """
@@ -109,29 +112,29 @@ def run(
     check_places(out, description)
     wanted = _parse_phases(phases)
     baseline = _checked_baseline(baseline, wanted)
+    case_pictures = checked_switch(case_pictures, "case_pictures")
     overlays = words(overlay)
     check_overlays(root, overlays)
     by_phase = overrides_by_phase(root, overrides, run)
     _check_own(by_phase)
     _check_earlier(by_phase, wanted)
     steps = _steps(root, out, str(description.path), wanted, seed, overlays, by_phase, baseline)
-    settings = {step.name: _settings(root, step) for step in steps}
-    _check_steps(steps, settings, description)
+    _check_steps(root, steps, description)
     request = _request(root, description.sha256, seed, overlays, by_phase)
     with only_one(out):
         _check_same_request(out, request)
         with _tracked(tracking, out, description, request, by_phase) as whole:
             for step in steps:
                 _train(root, out, step, whole, tracking)
-            evaluated = [step for step in steps if step.phase != 2]
-            for step in evaluated:
-                _evaluate(root, out, step, str(description.path), description.sha256, whole)
+            for step in (evaluated := [step for step in steps if step.phase != 2]):
+                _evaluate(root, out, step, description, whole, case_pictures=case_pictures)
             if evaluated:
                 join_evaluations(out, _evaluated(out, description.sha256), whole)
 
 
-def _check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]], description: Any) -> None:
+def _check_steps(root: Path, steps: Sequence[Step], description: Any) -> None:
     """Check the settings of each phase, and those that have to fit each other."""
+    settings = {step.name: _settings(root, step) for step in steps}
     if {"phase1", "phase2"} <= settings.keys():
         check_image_level(settings["phase1"], settings["phase2"])
     if {"phase1", "phase3"} <= settings.keys():
@@ -144,9 +147,7 @@ def _check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]
 
 
 def _checked_baseline(baseline: bool | str, phases: Sequence[int]) -> bool:
-    from mixstyleflow_monai.engines import flag
-
-    asked = flag(baseline, "baseline")
+    asked = checked_switch(baseline, "baseline")
     if asked and 3 not in phases:
         raise ValueError(
             f"--baseline with --phases {','.join(map(str, phases))}: it is phase 3 without styles. Add phase 3, or "
@@ -348,15 +349,22 @@ def _is_done(artifact: Path) -> bool:
 
 
 def _evaluate(
-    root: Path, out: Path, step: Step, dataset: str, dataset_sha256: str, whole: WholeRun | None = None
+    root: Path,
+    out: Path,
+    step: Step,
+    description: DatasetDescription,
+    whole: WholeRun | None = None,
+    *,
+    case_pictures: bool = True,
 ) -> None:
     folder = out / step.name
     # Someone may have evaluated another split in this folder since.
-    if is_evaluated(folder, folder / step.artifact, dataset_sha256):
+    if is_evaluated(folder, folder / step.artifact, description.sha256):
         return
     with _phase_run(whole, folder) as options:
         device = {name: step.overrides[name] for name in ("device",) if name in step.overrides}
-        evaluate_model(root, step.phase, dataset, folder, **device, **options)
+        shown = {"case_pictures": case_pictures}
+        evaluate_model(root, step.phase, str(description.path), folder, **shown, **device, **options)
 
 
 def _evaluated(out: Path, dataset_sha256: str) -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from mixstyleflow_monai.data import RegionEncoding
 from mixstyleflow_monai.data.loading import image_loader
 from mixstyleflow_monai.report.figures import CONTOUR_COLOURS
 
+logger = logging.getLogger(__name__)
 FOLDER = "case_pictures"
 TILES = ("image", "label", "prediction")
 """What a picture shows, from left to right."""
@@ -36,12 +39,14 @@ class CasePictures:
     Attach to the same evaluator as `DomainEvaluation`. Of a volume it is the slice in which the label has most
     foreground, the same one whatever the prediction, so that pictures of several networks can be put side by side; it
     is shown as radiologists see it, front up and the patient's right on the left. Each picture says in its comment
-    which case and network it is of (`read_case_picture`).
+    which case, network and data set it is of (`read_case_picture`). One that cannot be written ends the pictures with a
+    warning, and not the evaluation.
 
     Args:
         encoding: regions of the label values.
         output_dir: folder for ``case_pictures``.
         model_sha256: of the network that predicts.
+        dataset_sha256: of the description of the data set.
         enabled: False writes nothing.
     """
 
@@ -51,14 +56,15 @@ class CasePictures:
         output_dir: str | os.PathLike[str],
         *,
         model_sha256: str,
+        dataset_sha256: str,
         enabled: bool = True,
     ) -> None:
         self.encoding = encoding
         self.output_dir = Path(output_dir)
-        self.model_sha256 = model_sha256
+        self.facts = {"model_sha256": model_sha256, "dataset_sha256": dataset_sha256}
         self.enabled = enabled
-        # The network's own input is cropped, scaled and clipped; what is shown is the file. The type of an image tells
-        # its range; that of a volume tells nothing, and may be one that torch does not have.
+        # The network's own input is cropped, scaled and clipped; what is shown is the file. Whether an image has 8
+        # bits tells its range; the type of a volume tells nothing, and may be one that torch does not have.
         self._loaders = {
             dimensions: Compose([image_loader("image", dtype), EnsureChannelFirstd("image")])
             for dimensions, dtype in ((2, None), (3, np.float32))
@@ -72,13 +78,28 @@ class CasePictures:
     def __call__(self, engine: Any) -> None:
         """Write the pictures of a batch."""
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            load = self._loaders[output["label"].ndim - 1]
-            image = load({"image": item["image"].meta["filename_or_obj"]})["image"]
-            picture = draw_case(image, output["label"], output["pred"], self.encoding)
-            comment = {"domain": item["domain"], "case_id": item["case_id"], "model_sha256": self.model_sha256}
-            with atomic_path(case_picture_path(self.output_dir, item["domain"], item["case_id"])) as partial:
-                # Whole colours: halved ones would smear outlines of a pixel's width.
-                picture.save(partial, quality=85, subsampling=0, comment=json.dumps(comment))
+            if not self.enabled:
+                return
+            try:
+                self._write(item, output)
+            except Exception as error:  # whatever it is, hours of evaluation are worth more than a picture
+                self.enabled = False
+                logger.warning(
+                    "no picture of case %s in %s, and none of the cases after it (%s: %s)",
+                    item["case_id"],
+                    self.output_dir / FOLDER,
+                    type(error).__name__,
+                    error,
+                )
+
+    def _write(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> None:
+        load = self._loaders[output["label"].ndim - 1]
+        image = load({"image": item["image"].meta["filename_or_obj"]})["image"]
+        picture = draw_case(image, output["label"], output["pred"], self.encoding)
+        comment = {"domain": item["domain"], "case_id": item["case_id"], **self.facts}
+        with atomic_path(case_picture_path(self.output_dir, item["domain"], item["case_id"])) as partial:
+            # Whole colours: halved ones would smear outlines of a pixel's width.
+            picture.save(partial, quality=85, subsampling=0, comment=json.dumps(comment))
 
 
 def case_picture_path(output_dir: str | os.PathLike[str], domain: str, case_id: str) -> Path:
@@ -92,8 +113,16 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:80]
 
 
-def read_case_picture(path: Path, *, domain: str, case_id: str, model_sha256: str) -> list[Image.Image] | None:
-    """Return the tiles of a picture in the order of `TILES`; None if there is none of this case and network."""
+def read_case_picture(path: Path, facts: Mapping[str, str]) -> list[Image.Image] | None:
+    """Return the tiles of a picture in the order of `TILES`.
+
+    Args:
+        path: of the picture.
+        facts: what its comment has to say: domain, case_id, model_sha256 and dataset_sha256.
+
+    Returns:
+        None if there is no such picture, or one of another case, network or data set.
+    """
     if not path.is_file():
         return None
     try:
@@ -102,7 +131,7 @@ def read_case_picture(path: Path, *, domain: str, case_id: str, model_sha256: st
             picture = opened.convert("RGB")
     except (OSError, ValueError):  # of another program, or damaged
         return None
-    if found != {"domain": domain, "case_id": case_id, "model_sha256": model_sha256}:
+    if found != facts:
         return None
     width = picture.width // len(TILES)
     return [picture.crop((n * width, 0, (n + 1) * width, picture.height)) for n in range(len(TILES))]
@@ -165,13 +194,22 @@ def _displayed(image: Tensor) -> np.ndarray:
 
 
 def _outlined(image: Image.Image, masks: Tensor) -> Image.Image:
-    """Return the image with the outline of each mask (K, H, W)."""
+    """Return the image with the outline of each mask (K, H, W); dashes in turn where outlines coincide."""
     array = np.array(image)
-    for number, mask in enumerate(_without_meta(masks).cpu().numpy()):
-        resized = Image.fromarray(mask.T.astype(np.uint8)).resize(image.size, Image.Resampling.NEAREST)
-        inside = np.asarray(resized) > 0
-        edge = inside & ~binary_erosion(inside, border_value=1)
-        # Darker beside it, so that a yellow line is seen on yellow too.
-        array[binary_dilation(inside) & ~inside] //= 2
-        array[edge] = ImageColor.getrgb(CONTOUR_COLOURS[number % len(CONTOUR_COLOURS)])
+    inside = np.stack([_at_size(mask.T, image.size) for mask in _without_meta(masks).cpu().numpy()])
+    edges = np.stack([mask & ~binary_erosion(mask) for mask in inside])
+    # Darker beside them, so that a yellow line is seen on yellow too; before any line is drawn, that none is darkened.
+    around = np.stack([binary_dilation(mask) & ~mask for mask in inside])
+    array[around.any(0) & ~edges.any(0)] //= 2
+    rows, columns = np.indices(array.shape[:2])
+    turn = (rows + columns) // 4 % np.maximum(edges.sum(0), 1)
+    for number, edge in enumerate(edges):
+        colour = ImageColor.getrgb(CONTOUR_COLOURS[number % len(CONTOUR_COLOURS)])
+        array[edge & (edges[:number].sum(0) == turn)] = colour
     return Image.fromarray(array)
+
+
+def _at_size(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return a mask (rows, columns) at another size (width, height); a small part stays when it shrinks."""
+    share = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
+    return np.asarray(share) > (0.0 if mask.size > size[0] * size[1] else 0.5)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 AUTHOR = "mixstyleflow_monai"
 """In the metadata of every figure, by which a figure of ours is known from one of a user's."""
-CONTOUR_COLOURS = ("#ffd400", "#00d5ff", "#ff4fa3", "#7dff5c")
+CONTOUR_COLOURS = ("#ffd400", "#00d5ff", "#ff4fa3", "#7dff5c", "#ff7a1a", "#b48cff", "#ffffff", "#e02020")
 
 
 def save_panel(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +77,8 @@ def predictions(
     for domain, case_id, why in shown_cases(cases, names[-1], domains):
         tiles: list[tuple[str, str]] = []
         for name, record in zip(names, records, strict=True):
-            pictures = _tiles(folders, domain, case_id, str(record.get("model_sha256")))
+            facts = {name: str(record.get(name)) for name in ("model_sha256", "dataset_sha256")}
+            pictures = _tiles(folders, {"domain": domain, "case_id": case_id, **facts})
             if pictures is None:
                 continue
             if not tiles:
@@ -89,10 +90,9 @@ def predictions(
     return found
 
 
-def _tiles(folders: Sequence[Path], domain: str, case_id: str, model_sha256: str) -> list[Image.Image] | None:
+def _tiles(folders: Sequence[Path], facts: Mapping[str, str]) -> list[Image.Image] | None:
     for folder in folders:
-        path = case_picture_path(folder, domain, case_id)
-        found = read_case_picture(path, domain=domain, case_id=case_id, model_sha256=model_sha256)
+        found = read_case_picture(case_picture_path(folder, facts["domain"], facts["case_id"]), facts)
         if found is not None:
             return found
     return None

@@ -23,7 +23,7 @@ from mixstyleflow_monai.evaluation.comparison import compare
 from mixstyleflow_monai.evaluation.summary import BASELINE, Record, domain_table, in_order, read_cases, record_name
 from mixstyleflow_monai.report.figures import CONTOUR_COLOURS, plain, png
 from mixstyleflow_monai.report.poor_styles import poor_styles
-from mixstyleflow_monai.report.predictions import predictions
+from mixstyleflow_monai.report.predictions import DOMAINS, predictions
 
 REPORT_FILE = "report.html"
 GENERATOR = '<meta name="generator" content="mixstyleflow_monai">'
@@ -70,6 +70,7 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
     dice = domain_table(records)
     domains = [name for name, _, _ in dice.domains]
     regions = list(dict.fromkeys(cases["region"]))
+    shown = predictions([run_dir, *(run_dir / name for name in TRAININGS)], records, cases, domains)
     environment = Environment(
         loader=PackageLoader("mixstyleflow_monai.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -86,7 +87,8 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
         },
         figure=_figure(records, cases),
         worst=_worst(records, cases),
-        predictions=predictions([run_dir, *(run_dir / name for name in TRAININGS)], records, cases, domains),
+        predictions=shown,
+        which=f"each of the first {DOMAINS} domains" if len(domains) > DOMAINS else "every domain",
         outlines={region: CONTOUR_COLOURS[number % len(CONTOUR_COLOURS)] for number, region in enumerate(regions)},
         pictures=_pictures(home),
         styles=_styles(home),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import nibabel
@@ -16,6 +17,7 @@ from mixstyleflow_monai.data import RegionEncoding
 from mixstyleflow_monai.evaluation import CasePictures, case_picture_path, draw_case, read_case_picture
 
 ENCODING = RegionEncoding({"disc": [1, 2], "cup": [2]})
+ROOT = Path(__file__).parents[2]
 YELLOW, BLUE = (255, 212, 0), (0, 213, 255)
 
 
@@ -51,6 +53,28 @@ def test_an_outline_has_a_darker_line_beside_it() -> None:
     yellow = torch.tensor(YELLOW, dtype=torch.uint8).reshape(3, 1, 1).repeat(1, 32, 32)
     _, reference, _ = tiles_of(draw_case(yellow, block((32, 32)), torch.zeros(1, 32, 32), ENCODING))
     assert ((reference == [127, 106, 0]).all(-1)).sum() > 200
+
+
+def test_every_region_keeps_its_outline_beside_and_on_another() -> None:
+    """A cup one pixel inside its disc, and one that fills it."""
+    for inner in (slice(5, 27), slice(4, 28)):
+        label = block((32, 32), at=slice(4, 28))
+        label[:, inner, inner] = 2
+        tile = tiles_of(draw_case(torch.zeros(1, 32, 32), label, label, ENCODING))[1]
+        yellow, blue = len(where(tile, YELLOW)), len(where(tile, BLUE))
+        assert min(yellow, blue) > 0.3 * max(yellow, blue)
+
+
+def test_a_region_that_fills_the_image_has_an_outline() -> None:
+    tile = tiles_of(draw_case(torch.zeros(1, 32, 32), torch.ones(1, 32, 32), torch.zeros(1, 32, 32), ENCODING))[1]
+    assert len(where(tile, YELLOW)) == 4 * 255
+
+
+@pytest.mark.parametrize("start", [100, 101, 102, 103, 104, 105, 106, 107])
+def test_a_part_of_a_pixel_is_seen_in_a_large_image(start: int) -> None:
+    label = block((2048, 2048), at=slice(start, start + 1))
+    tile = tiles_of(draw_case(torch.zeros(1, 2048, 2048), label, label, ENCODING))[1]
+    assert len(where(tile, YELLOW)) == 1
 
 
 @pytest.mark.parametrize("codes", ["LPS", "RAS", "PLS"])
@@ -98,8 +122,13 @@ def evaluated(folder: Path, names: list[tuple[str, str]], *, enabled: bool = Tru
         return [{"pred": block((32, 24)), "label": block((32, 24))}]
 
     engine = Engine(step)
-    CasePictures(ENCODING, folder, model_sha256="abc", enabled=enabled).attach(engine)
+    CasePictures(ENCODING, folder, model_sha256="abc", dataset_sha256="def", enabled=enabled).attach(engine)
     engine.run(names)
+    assert engine.state.iteration == len(names)
+
+
+def facts(domain: str, case: str, model: str = "abc", dataset: str = "def") -> dict[str, str]:
+    return {"domain": domain, "case_id": case, "model_sha256": model, "dataset_sha256": dataset}
 
 
 def test_every_case_has_its_picture_whatever_its_name(tmp_path: Path) -> None:
@@ -108,21 +137,37 @@ def test_every_case_has_its_picture_whatever_its_name(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("case_pictures/*/*.jpg"))) == len(names)
     for domain, case in names:
         path = case_picture_path(tmp_path, domain, case)
-        found = read_case_picture(path, domain=domain, case_id=case, model_sha256="abc")
+        found = read_case_picture(path, facts(domain, case))
         assert found is not None
         assert [tile.size for tile in found] == [(256, 192)] * 3
 
 
-def test_a_picture_of_another_network_or_program_is_none(tmp_path: Path) -> None:
+def test_a_picture_of_another_network_data_set_or_program_is_none(tmp_path: Path) -> None:
     evaluated(tmp_path, [("x", "1")])
     path = case_picture_path(tmp_path, "x", "1")
-    assert read_case_picture(path, domain="x", case_id="1", model_sha256="other") is None
+    assert read_case_picture(path, facts("x", "1")) is not None
+    assert read_case_picture(path, facts("x", "1", model="other")) is None
+    assert read_case_picture(path, facts("x", "1", dataset="other")) is None
     Image.new("RGB", (9, 3)).save(path)
-    assert read_case_picture(path, domain="x", case_id="1", model_sha256="abc") is None
+    assert read_case_picture(path, facts("x", "1")) is None
     path.write_bytes(b"no picture")
-    assert read_case_picture(path, domain="x", case_id="1", model_sha256="abc") is None
+    assert read_case_picture(path, facts("x", "1")) is None
 
 
 def test_switched_off_it_writes_nothing(tmp_path: Path) -> None:
     evaluated(tmp_path, [("x", "1")], enabled=False)
     assert not (tmp_path / "case_pictures").exists()
+
+
+def test_a_picture_that_cannot_be_written_costs_no_evaluation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "case_pictures").write_text("in the way")
+    evaluated(tmp_path, [("x", "1"), ("x", "2")])
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert warning.startswith("no picture of case 1 in ")
+    assert "FileExistsError" in warning or "NotADirectoryError" in warning
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no git checkout")
+def test_pictures_of_patients_in_a_bundle_are_not_committed() -> None:
+    path = "bundles/phase3_mixstyleflow_segmentation/case_pictures/site/case.jpg"
+    assert subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT, check=False).returncode == 0

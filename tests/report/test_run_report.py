@@ -133,7 +133,7 @@ def test_predictions_of_all_trainings_are_side_by_side(run_dir: Path) -> None:
         for domain, case in (("home", "s0"), ("a & <b>", "<0>")):
             path = case_picture_path(run_dir / folder, domain, case)
             path.parent.mkdir(parents=True, exist_ok=True)
-            comment = {"domain": domain, "case_id": case, "model_sha256": folder}
+            comment = {"domain": domain, "case_id": case, "model_sha256": folder, "dataset_sha256": "abc"}
             Image.new("RGB", (12, 4)).save(path, comment=json.dumps(comment))
     (run_dir / "evaluation.json").write_text(json.dumps(records))
     shown = write_report(run_dir).read_text(encoding="utf-8").split("<h2>Predictions")[1].split("<h2>")[0]
