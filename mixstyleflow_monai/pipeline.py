@@ -95,7 +95,7 @@ def run(
             report.html.
         phases: which phases, for example 1,2,3; earlier ones must be done already if they are left out.
         seed: of every phase.
-        overlay: names of overlay files in the bundles' configs folders, such as "demo"; not every bundle needs them all.
+        overlay: names of overlay files in the bundles' configs folders, such as "demo"; a bundle may lack some.
         baseline: also train and evaluate the equal-steps baseline, Phase III without a stylizer, in baseline/.
         bundles_dir: folder of the bundles; default: the checkout's, or those that came with the package.
         tracking: "mlflow" for one MLflow run of all phases with a child run a phase, in mlruns.db below output_dir or
