@@ -60,6 +60,18 @@ def test_every_case_of_another_site_is_unseen(folder: Path, tmp_path: Path) -> N
     page = (out / "report.html").read_text()
     assert "evaluated on every case of a data set of other sites" in page
     assert "Phase I: images and their reconstructions" in page
+    # The run and this evaluation have pictures of their cases, each of its own.
+    assert len(list((out / "phase1" / "case_pictures").glob("elsewhere/*.jpg"))) == count
+    assert list((folder / "run" / "phase1" / "case_pictures").glob("home/*.jpg"))
+    assert "elsewhere" in page.split("<h2>Predictions")[1]
+
+
+@pytest.mark.slow
+def test_without_case_pictures_there_are_none(folder: Path, tmp_path: Path) -> None:
+    words = ["--run_dir", str(folder / "run"), "--dataset_dir", str(folder / "data"), "--output_dir", str(tmp_path)]
+    assert main(["evaluate", *words, "--case_pictures", "false"]) == 0
+    assert not (tmp_path / "phase1" / "case_pictures").exists()
+    assert "<h2>Predictions" not in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.slow
@@ -89,6 +101,7 @@ def test_a_finished_evaluation_is_not_made_again_and_another_one_is_refused(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"case_pictures": "none"}, r"case_pictures='.*none': expected true or false"),
         ({"split": "tset"}, r"no split 'tset', allowed: train, validation, test, all; did you mean 'test'\?"),
         ({"run_dir": "other"}, r"--run_dir .*other: no trained network in phase1, phase3, baseline, nor in models"),
         ({"output_dir": "run"}, r"--output_dir .*run: holds a training, whose own evaluation would be there"),

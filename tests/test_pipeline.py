@@ -159,6 +159,7 @@ def test_dataset_mistake_is_one_message_and_exit_code_one(tmp_path: Path, capsys
         ({"phase3:model_dir": "x"}, r"--model_dir: each phase has a folder of its own below --output_dir"),
         ({"phases": 1, "baseline": True}, r"--baseline with --phases 1: it is phase 3 without styles"),
         ({"baseline": "perhaps"}, r"baseline='perhaps': expected true or false"),
+        ({"case_pictures": "no pictures"}, r"case_pictures='no pictures': expected true or false"),
         ({"phase3:loss": "cross_entropy"}, r"cross_entropy"),
         ({"seed": "abc"}, r"seed='abc' \(phase 1\): expected a whole number of at least 0"),
         ({"phases": 1.5}, r"phases=1\.5: expected some of 1, 2 and 3"),

@@ -77,14 +77,14 @@ def predictions(
     for domain, case_id, why in shown_cases(cases, names[-1], domains):
         tiles: list[tuple[str, str]] = []
         for name, record in zip(names, records, strict=True):
-            facts = {name: str(record.get(name)) for name in ("model_sha256", "dataset_sha256")}
+            facts = {key: str(record.get(key)) for key in ("model_sha256", "dataset_sha256")}
             pictures = _tiles(folders, {"domain": domain, "case_id": case_id, **facts})
             if pictures is None:
                 continue
             if not tiles:
                 tiles += [(text, _uri(tile)) for text, tile in zip(TILES[:2], pictures[:2], strict=True)]
             value = float(dice.get((name, domain, case_id), math.nan))
-            tiles.append((f"{name}: {value:.1f}", _uri(pictures[2])))
+            tiles.append((f"{name}: Dice {value:.1f}", _uri(pictures[2])))
         if tiles:
             found.append(Prediction(domain, case_id, why, tiles))
     return found

@@ -142,8 +142,9 @@ def test_predictions_of_all_trainings_are_side_by_side(run_dir: Path) -> None:
     assert "home, s0 (lowest Dice)" in shown
     assert "a &amp; &lt;b&gt;, &lt;0&gt; (lowest Dice)" in shown
     home = shown.split("<figure>")[1]
+    expected = {"Phase I": 50.0, "baseline (no styles)": 60.0, "Phase III": 80.0}
     texts = [part.split("</div>")[0] for part in home.split("<br>")[1:]]
-    assert texts == ["image", "label", "Phase I: 50.0", "baseline (no styles): 60.0", "Phase III: 80.0"]
+    assert texts == ["image", "label", *(f"{name}: Dice {value}" for name, value in expected.items())]
 
 
 def test_the_middle_case_of_a_domain_is_shown_with_its_two_worst() -> None:
