@@ -43,17 +43,6 @@ def check_places(out: Path, description: DatasetDescription, **others: Path) -> 
         raise ValueError(f"--output_dir {out}: is the data set's own folder. Give another one.")
 
 
-def checked_switch(value: bool | str, name: str) -> bool:
-    """Return a switch of a command, which may be a word.
-
-    Raises:
-        ValueError: neither true nor false.
-    """
-    from mixstyleflow_monai.engines import flag  # takes seconds to import
-
-    return flag(value, name)
-
-
 def run_bundle(files: list[str], settings: dict[str, Any]) -> None:
     """Run configuration files of a bundle with MONAI, in this process."""
     import monai.bundle

@@ -12,12 +12,12 @@ from mixstyleflow_monai.bundle_runs import (
     TABLES,
     TRAININGS,
     check_places,
-    checked_switch,
     evaluate_model,
     is_evaluated,
     join_evaluations,
 )
 from mixstyleflow_monai.data.dataset_description import SPLITS, check_files, read_json
+from mixstyleflow_monai.options import checked_switch
 from mixstyleflow_monai.stopping import only_one
 
 REQUEST_FILE = "evaluate.json"

@@ -25,6 +25,17 @@ TASK_SETTINGS = ("image_size", "pixel_spacing", "percentiles", "intensity", "act
 _FITTED_LEVELS = (0, 1, 2, 3, 4, 5)
 
 
+def checked_switch(value: bool | str, name: str) -> bool:
+    """Return a switch of a command, which may be a word.
+
+    Raises:
+        ValueError: neither true nor false.
+    """
+    from mixstyleflow_monai.engines import flag  # takes seconds to import
+
+    return flag(value, name)
+
+
 def words(value: Any) -> tuple[str, ...]:
     """Return names given as "a,b", "a" or a sequence; Fire makes numbers of some."""
     if isinstance(value, str):

@@ -18,7 +18,6 @@ from mixstyleflow_monai.bundle_runs import (
     TABLES,
     TRAININGS,
     check_places,
-    checked_switch,
     evaluate_model,
     is_evaluated,
     join_evaluations,
@@ -32,6 +31,7 @@ from mixstyleflow_monai.options import (
     check_overlays,
     check_settings,
     check_style_levels,
+    checked_switch,
     overrides_by_phase,
     words,
 )
