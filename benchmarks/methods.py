@@ -45,6 +45,7 @@ METHODS = (
     "flow_styles_and_big_aug",
     "flow_and_image_styles_or_big_aug",
     "permuted_flow_and_image_styles_or_big_aug",
+    "gaussian_flow_and_image_styles",
 )
 _IMAGE_STYLES = json.loads((bundles_dir() / PHASE_BUNDLES[2] / "configs" / "image_styles.json").read_text("utf-8"))
 FLOWS: dict[str, Any] = {

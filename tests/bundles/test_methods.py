@@ -112,6 +112,8 @@ def test_control_without_flows_has_every_setting_of_the_flows() -> None:
     assert overlay("flow_and_image_styles") == {"method": "flow_and_image_styles", **of_run}
     recipe, of_recipe = overlay("flow_and_image_styles"), overlay("permuted_flow_and_image_styles")
     assert of_recipe == {**overlay("permuted_styles"), **recipe, "method": "permuted_flow_and_image_styles"}
+    gaussian = {**overlay("gaussian_styles"), **recipe, "method": "gaussian_flow_and_image_styles"}
+    assert overlay("gaussian_flow_and_image_styles") == gaussian
     halves = [overlay(f"{kind}_or_big_aug")["stylizer"] for kind in (recipe["method"], of_recipe["method"])]
     assert {**halves[0], "stylizers": ()} == {**halves[1], "stylizers": ()}
     assert halves[0]["stylizers"][1:] == halves[1]["stylizers"][1:] == chains[0][1:]
