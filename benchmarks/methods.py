@@ -19,11 +19,11 @@ import pandas as pd
 from benchmarks.real import EXAMPLES
 from data_prep.folder import make_folder_dataset
 from data_prep.phantom import make_phantom
-from mixstyleflow_monai.artifacts import atomic_path
+from mixstyleflow_monai.artifacts import atomic_path, sha256_file
 from mixstyleflow_monai.benchmark import benchmark
 from mixstyleflow_monai.benchmark.plan import BASELINE, PHASE_ONE, Cell
 from mixstyleflow_monai.benchmark.records import case_table
-from mixstyleflow_monai.benchmark.tables import difference, markdown, method_table, spread
+from mixstyleflow_monai.benchmark.tables import difference, markdown, method_table, runs_of, spread
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE
 from mixstyleflow_monai.evaluation.comparison import summary
@@ -112,11 +112,25 @@ def run(
     sources: str | None = None,
     jobs: int = 1,
 ) -> int:
-    """Train what is missing of one comparison, and put its finished cells into `CELLS`."""
+    """Train what is missing of one comparison, and put its finished cells into `CELLS`.
+
+    Seeds that are finished on other files of the data set are left out: on another processor the prostate phantom's
+    voxels are rounded otherwise, and methods of one seed are to start from one Phase I.
+    """
     chosen = SETTINGS[name]
     folder = output / name
+    dataset = dataset_of(name, images, output)
+    others = seeds_of_other_files(chosen, dataset)
+    if others & set(seeds):
+        print(
+            f"{name}: seeds {runs_of(others & set(seeds))} are left out, their cells in {CELLS} are of other files of "
+            "this data set (another processor rounds otherwise). Give other --seeds to train methods here."
+        )
+        seeds = [seed for seed in seeds if seed not in others]
+    if not seeds:
+        return 0
     code = benchmark(
-        str(dataset_of(name, images, output)),
+        str(dataset),
         str(folder),
         methods=list(methods),
         seeds=list(seeds),
@@ -148,6 +162,15 @@ def dataset_of(name: str, images: Path | None, output: Path) -> Path:
     return dataset
 
 
+def seeds_of_other_files(chosen: Setting, dataset: Path) -> set[int]:
+    """Return the seeds of a comparison's finished cells that were trained on other files than those in ``dataset``."""
+    description = json.loads((dataset / DATASET_FILE).read_text(encoding="utf-8"))
+    sha256 = sha256_file(dataset / DATASET_FILE)
+    limits = chosen.settings.get("phase1:percentiles")
+    records = finished(CELLS).get((network_name(description["name"], limits), chosen.train_fraction), [])
+    return {cell.seed for cell, record in records if record["request"]["dataset_sha256"] != sha256}
+
+
 def common_settings(chosen: Setting) -> dict[str, Any]:
     """Return the settings of `benchmark` that all methods of a comparison share."""
     return {
@@ -163,8 +186,12 @@ def common_settings(chosen: Setting) -> dict[str, Any]:
 
 def data_name(record: Mapping[str, Any]) -> str:
     """Return the name of a finished cell's data set, as the network gets it."""
-    limits = record["request"].get("overrides", {}).get("1", {}).get("percentiles")
-    return record["dataset"] + (f", between the {limits[0]:g} and {limits[1]:g} percentiles" if limits else "")
+    return network_name(record["dataset"], record["request"].get("overrides", {}).get("1", {}).get("percentiles"))
+
+
+def network_name(dataset: str, limits: Sequence[float] | None) -> str:
+    """Return the name of a data set between percentiles."""
+    return dataset + (f", between the {limits[0]:g} and {limits[1]:g} percentiles" if limits else "")
 
 
 def finished(folder: Path = CELLS) -> dict[tuple[str, float], list[tuple[Cell, dict[str, Any]]]]:
@@ -239,7 +266,7 @@ def _side_by_side(cases: pd.DataFrame) -> dict[str, str]:
     source = {str(method): float(rows["source"].mean()) for method, rows in totals.groupby("method")}
     rival = max((m for m in whole if m in RIVALS + SLOW), key=lambda method: sum(unseen[method]), default="")
     letters = {"(a) paper": PAPER, "(b) recipe": RECIPE, "(c) permuted": CONTROL, "(d) none": BASELINE}
-    row = {"seeds": str(len(seeds))}
+    row = {"seeds": runs_of(seeds)}
     row |= {letter: spread(unseen.get(method, [])) for letter, method in letters.items()}
     row["source, (b) - (d)"] = f"{source[RECIPE] - source[BASELINE]:+.1f}"
     others = {"(b) - (d)": BASELINE, "(b) - (c)": CONTROL, "(b) - (a)": PAPER, "(b) - rival": rival}

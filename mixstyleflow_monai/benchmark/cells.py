@@ -189,7 +189,8 @@ class Workshop:
                 model = record.get("model_sha256") if record.get("split", SPLITS[-1]) == SPLITS[-1] else None
             except ValueError:  # damaged: it is written anew
                 model = None
-            if model is not None and model == sha256_file(folder / "models" / "model.pt"):
+            whole = path.with_suffix(".csv").is_file()
+            if whole and model is not None and model == sha256_file(folder / "models" / "model.pt"):
                 return
         phase = 1 if cell.method == PHASE_ONE else 3
         device = {key: value for key, value in self.plan.overrides[phase].items() if key == "device"}

@@ -20,14 +20,15 @@ START = "phase1_sha256"
 CONFIGS = "train_configs"
 """Hash of each phase's train.json, see `Plan.train_configs`; a record's own hash does not cover them."""
 
-CASE_COLUMNS = ["source", "method", "seed", "domain", "role", "case_id", "region", "dice"]
+CASE_COLUMNS = ["source", "method", "seed", "domain", "role", "case_id", "region", "dice", "group"]
 
 
 def _mapping(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "minProperties": 1, "additionalProperties": values}
 
 
-# What the tables need of a record: its hash, the role of each domain, domain -> region -> case -> Dice.
+# What the tables need of a record: its hash, the role of each domain, domain -> region -> case -> Dice, and domain ->
+# case -> group of the cases that are not alone in theirs (earlier records do not tell).
 RECORD_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["hash", "roles", "dice"],
@@ -35,6 +36,7 @@ RECORD_SCHEMA: dict[str, Any] = {
         "hash": {"type": "string"},
         "roles": _mapping({"type": "string"}),
         "dice": _mapping(_mapping(_mapping({"type": "number"}))),
+        "groups": {"type": "object", "additionalProperties": _mapping({"type": "string"})},
     },
 }
 
@@ -63,6 +65,7 @@ def write_record(folder: Path, plan: Plan, cell: Cell, evaluated: Path, facts: M
         regions = dice.setdefault(str(row["domain"]), {})
         regions.setdefault(str(row["region"]), {})[str(row["case_id"])] = round(float(row["dice"]), 3)
     path = record_path(folder, plan, cell)
+    groups = shared_groups(cases)
     write_json(
         path,
         {
@@ -76,9 +79,26 @@ def write_record(folder: Path, plan: Plan, cell: Cell, evaluated: Path, facts: M
             "commit": git_commit(),
             "software": software_versions(),
             "dice": dice,
+            **({"groups": groups} if groups else {}),
         },
     )
     return path
+
+
+def shared_groups(cases: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Return domain -> case -> group of the cases that share their group, a patient or a field, with another one.
+
+    Args:
+        cases: columns domain, case_id and, where it is known, group.
+    """
+    if "group" not in cases:
+        return {}
+    once = cases[cases["group"] != ""].drop_duplicates(["domain", "case_id"])
+    several = once[once.duplicated(["domain", "group"], keep=False)]
+    return {
+        str(domain): dict(zip(rows["case_id"], rows["group"], strict=True))
+        for domain, rows in several.groupby("domain", sort=False)
+    }
 
 
 def find_record(folders: Iterable[Path], plan: Plan, cell: Cell) -> dict[str, Any] | None:
@@ -148,11 +168,12 @@ def read_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
 
 
 def case_table(records: Sequence[tuple[Cell, Mapping[str, Any]]]) -> pd.DataFrame:
-    """Return a row a cell, domain, case and region."""
+    """Return a row a cell, domain, case and region; the group is empty for a case that stands for itself."""
     rows = [
-        (cell.source, cell.method, cell.seed, domain, record["roles"][domain], case, region, dice)
+        (cell.source, cell.method, cell.seed, domain, record["roles"][domain], case, region, dice, groups.get(case, ""))
         for cell, record in records
         for domain, regions in record["dice"].items()
+        for groups in [record.get("groups", {}).get(domain, {})]
         for region, values in regions.items()
         for case, dice in values.items()
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,8 @@ def method_table(cases: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
 
     With several sources a table each stands below the other, the source in the first column. ``Avg`` is the mean over
     unseen domains, ``gap`` the source's mean minus it. The last columns are the difference of ``Avg`` to the baseline
-    and to the best other method that has all its seeds, with its 95 % interval over cases and seeds.
+    and to the best other method that has all its seeds, with its 95 % interval over cases and seeds, and Student's
+    over seeds. The column ``seeds`` names them: rows of other seeds are to be compared by these differences alone.
     """
     parts = []
     for source in dict.fromkeys(cases["source"]):
@@ -58,7 +59,7 @@ def _source_table(cases: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
         own = totals[totals["method"] == method]
         row[AVERAGE] = spread(own["unseen"].tolist())
         row["gap"] = spread(own["gap"].tolist())
-        row["seeds"] = str(len(own))
+        row["seeds"] = runs_of(own["seed"].tolist())
         row["to baseline"] = difference(cases, method, BASELINE) if method != BASELINE else "-"
         rival = _best_other(totals, method)
         row["to best other"] = "-" if rival is None else f"{difference(cases, method, rival)} ({rival})"
@@ -86,15 +87,28 @@ def spread(values: Sequence[float]) -> str:
 def difference(cases: pd.DataFrame, first: str, second: str) -> str:
     """Return the difference of two methods and its 95 % interval, "-" if nothing can be compared.
 
-    It is over the seeds that both have; where the first has more, their number is told.
+    It is over the seeds that both have; where the first has more, these are told. "t" is Student's interval over the
+    differences of the seeds, where there are two or more.
     """
     found: Comparison | None = compare(cases, first, second)
     if found is None:
         return "-"
     of_each = cases[cases["role"] == "unseen"].groupby("method")["seed"].agg(set)
     both = of_each[first] & of_each[second]
-    few = f" ({len(both)} {'seed' if len(both) == 1 else 'seeds'})" if both < of_each[first] else ""
-    return f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]{few}"
+    few = f" ({'seed' if len(both) == 1 else 'seeds'} {runs_of(both)})" if both < of_each[first] else ""
+    over_seeds = "" if found.over_seeds is None else ", t [{:+.1f}, {:+.1f}]".format(*found.over_seeds)
+    return f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]{over_seeds}{few}"
+
+
+def runs_of(seeds: Iterable[int]) -> str:
+    """Return seeds as text: "0-2, 4"."""
+    parts: list[list[int]] = []
+    for seed in sorted(int(number) for number in seeds):
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -138,10 +152,14 @@ def write_tables(cases: pd.DataFrame, methods: Sequence[str], folder: Path, capt
 
 
 def save_figure(cases: pd.DataFrame, methods: Sequence[str], path: Path) -> None:
-    """Draw, for each method, source and unseen means of every seed: the gap between them is what a hospital feels."""
+    """Draw, for each method, source and unseen means of every seed: the gap between them is what a hospital feels.
+
+    A seed that lacks a source, of a cell that failed, is not drawn: its mean would be over other domains.
+    """
     from matplotlib.figure import Figure
 
-    totals = summary(cases, methods)
+    of_seed = cases.groupby(["method", "seed"])["source"].transform("nunique")
+    totals = summary(cases[of_seed == cases["source"].nunique()], methods)
     names = list(dict.fromkeys(totals["method"]))
     figure = Figure(figsize=(7.5, 0.45 * len(names) + 1.4), layout="constrained")
     axes = figure.add_subplot()

@@ -107,9 +107,15 @@ class DatasetDescription:
         return tuple(case for case in self.cases if split in (None, case.split) and domain in (None, case.domain))
 
     def datalist(self, split: str | None = None, domain: str | None = None) -> list[dict[str, str]]:
-        """Return :meth:`select` as a MONAI datalist with the keys image, label, case_id and domain."""
+        """Return :meth:`select` as a MONAI datalist with the keys image, label, case_id, domain and group."""
         return [
-            {"image": str(case.image), "label": str(case.label), "case_id": case.id, "domain": case.domain}
+            {
+                "image": str(case.image),
+                "label": str(case.label),
+                "case_id": case.id,
+                "domain": case.domain,
+                "group": case.group,
+            }
             for case in self.select(split, domain)
         ]
 

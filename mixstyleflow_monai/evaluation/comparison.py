@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -20,34 +21,54 @@ class Comparison:
         difference: first minus second method, mean over sources, unseen domains, seeds and cases.
         low: lower end of the 95 % interval.
         high: upper end.
+        by_seed: the difference for each seed that all sources have.
     """
 
     difference: float
     low: float
     high: float
+    by_seed: tuple[float, ...] = ()
 
     @property
     def clear(self) -> bool:
-        """True if the interval does not hold 0."""
-        return self.low > 0 or self.high < 0
+        """True if the interval does not hold 0, nor the one over seeds where there is one."""
+        intervals = [(self.low, self.high), *([self.over_seeds] if self.over_seeds else [])]
+        return all(low > 0 for low, _ in intervals) or all(high < 0 for _, high in intervals)
+
+    @property
+    def over_seeds(self) -> tuple[float, float] | None:
+        """Student's 95 % interval over the differences of the seeds; None for fewer than two.
+
+        It takes the cases as they are, and each seed as one observation. Where few seeds differ more than cases do, the
+        bootstrap's interval is too narrow and this one is not; where cases differ more, it is the other way round
+        (`benchmarks.interval_coverage`). A difference is safe where neither holds 0.
+        """
+        count = len(self.by_seed)
+        if count < 2:
+            return None
+        half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * np.std(self.by_seed, ddof=1) / np.sqrt(count))
+        return float(np.mean(self.by_seed)) - half, float(np.mean(self.by_seed)) + half
 
 
 def unseen_differences(cases: pd.DataFrame, first: str, second: str) -> dict[tuple[str, str], pd.DataFrame]:
     """Return the difference of two methods for every case and seed that both have.
 
     Args:
-        cases: columns source, domain, role, method, seed, case_id, region, dice (percent).
+        cases: columns source, domain, role, method, seed, case_id, region, dice (percent), and group, where that is
+            known: the patient or field of a case, empty or missing for one that stands for itself.
         first: a method.
         second: another.
 
     Returns:
         (source, unseen domain) -> table of the difference of the mean Dice over regions, a row a seed and a column a
-        case. Seeds that one of the methods lacks are left out.
+        (group, case). Seeds that one of the methods lacks are left out.
     """
     unseen = cases[(cases["role"] == "unseen") & cases["method"].isin([first, second])]
+    group = unseen["group"].fillna("") if "group" in unseen else pd.Series("", index=unseen.index)
+    unseen = unseen.assign(group=group.where(group != "", unseen["case_id"]))
     result: dict[tuple[str, str], pd.DataFrame] = {}
     for (source, domain), rows in unseen.groupby(["source", "domain"], sort=False):
-        means = rows.groupby(["method", "seed", "case_id"])["dice"].mean().unstack("case_id")
+        means = rows.groupby(["method", "seed", "group", "case_id"])["dice"].mean().unstack(["group", "case_id"])
         methods = set(means.index.get_level_values("method"))
         if not {first, second} <= methods:
             continue
@@ -63,8 +84,9 @@ def paired_bootstrap(
     """Return the mean difference and its bootstrap interval, over cases and seeds, paired by case.
 
     Each draw takes as many seeds as there are, with replacement, the same for all domains, and in each domain as many
-    cases as there are, the same cases for all seeds. Every unseen domain of a source weighs the same, and every source.
-    With a single seed the interval is over cases alone.
+    groups of cases (patients, fields) as there are, the same for all seeds. Every unseen domain of a source weighs the
+    same, and every source.
+    With a single seed the interval is over cases alone; with few that differ it is too narrow, see `over_seeds`.
 
     Args:
         differences: of `unseen_differences`.
@@ -80,22 +102,32 @@ def paired_bootstrap(
     seeds = sorted(set().union(*(table.index for table in differences.values())))
     seed_counts = random.multinomial(len(seeds), np.full(len(seeds), 1.0 / len(seeds)), size=resamples)
     of_source: dict[str, list[np.ndarray]] = {}
-    mean_of_source: dict[str, list[float]] = {}
+    mean_of_source: dict[str, list[np.ndarray]] = {}
     for (source, _), table in differences.items():
         values = table.reindex(seeds).to_numpy(dtype=float)
         known = ~np.isnan(values[:, 0])
-        cases = values.shape[1]
-        case_counts = random.multinomial(cases, np.full(cases, 1.0 / cases), size=resamples)
+        of_group = _members(table.columns)
+        groups = len(of_group)
+        counts = random.multinomial(groups, np.full(groups, 1.0 / groups), size=resamples)
         weights = seed_counts[:, known]
         # A draw of seeds none of which this source has says nothing about it; it takes the seeds as they are.
         weights = np.where(weights.sum(1, keepdims=True) == 0, 1, weights)
-        by_seed = case_counts @ values[known].T / cases
+        by_seed = counts @ (of_group @ values[known].T) / (counts @ of_group.sum(1))[:, None]
         of_source.setdefault(source, []).append((by_seed * weights).sum(1) / weights.sum(1))
-        mean_of_source.setdefault(source, []).append(float(values[known].mean()))
+        mean_of_source.setdefault(source, []).append(values.mean(1))
     draws = np.mean([np.mean(parts, axis=0) for parts in of_source.values()], axis=0)
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    mean = float(np.mean([np.mean(parts) for parts in mean_of_source.values()]))
-    return Comparison(mean, float(low), float(high))
+    mean = float(np.mean([np.mean([np.nanmean(part) for part in parts]) for parts in mean_of_source.values()]))
+    by_seed = np.mean([np.mean(parts, axis=0) for parts in mean_of_source.values()], axis=0)
+    return Comparison(mean, float(low), float(high), tuple(float(value) for value in by_seed[~np.isnan(by_seed)]))
+
+
+def _members(columns: pd.Index) -> np.ndarray:
+    """Return which columns are of which group, as 0 and 1 of shape (groups, columns); each its own without groups."""
+    if "group" not in columns.names:
+        return np.eye(len(columns))
+    number, names = pd.factorize(columns.get_level_values("group"))
+    return (number == np.arange(len(names))[:, None]).astype(float)
 
 
 def compare(cases: pd.DataFrame, first: str, second: str) -> Comparison | None:

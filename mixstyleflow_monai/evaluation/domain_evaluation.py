@@ -27,7 +27,8 @@ class DomainEvaluation:
     """Compare label maps with references on the original grid and write ``evaluation.json`` and ``.csv``.
 
     Attach to an evaluator whose output items hold ``pred``, an integer label map (1, ...) on the original grid, and
-    ``label``, the reference (1, ...) as on disk, and whose batch items hold ``case_id`` and ``domain``.
+    ``label``, the reference (1, ...) as on disk, and whose batch items hold ``case_id``, ``domain`` and, where it is
+    known, ``group``.
 
     Of several processes (`mixstyleflow_monai.data.ProcessSampler`) the first one writes, with the rows of all of them
     in the order of the data set and every case once.
@@ -74,9 +75,8 @@ class DomainEvaluation:
 
     def _collect(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            self.results += compare_case(
-                output["pred"], output["label"], self.encoding, case_id=item["case_id"], domain=item["domain"]
-            )
+            of_case = {"case_id": item["case_id"], "domain": item["domain"], "group": item.get("group", "")}
+            self.results += compare_case(output["pred"], output["label"], self.encoding, **of_case)
 
     def _finish(self, engine: Any) -> None:
         self.results = in_order_of_cases(gather_objects(self.results))
@@ -104,7 +104,7 @@ def in_order_of_cases(parts: Sequence[Sequence[CaseResult]]) -> list[CaseResult]
 
 
 def compare_case(
-    prediction: Tensor, label: Tensor, encoding: RegionEncoding, *, case_id: str, domain: str
+    prediction: Tensor, label: Tensor, encoding: RegionEncoding, *, case_id: str, domain: str, group: str = ""
 ) -> list[CaseResult]:
     """Return a row a region for one case.
 
@@ -114,6 +114,7 @@ def compare_case(
         encoding: regions.
         case_id: id of the case.
         domain: its domain.
+        group: its patient or field.
 
     Raises:
         ValueError: the shapes differ.
@@ -129,6 +130,6 @@ def compare_case(
     reference = encoding.masks(torch.as_tensor(label).as_subclass(torch.Tensor))
     unit = "mm" if spacing is not None else "px"
     return [
-        CaseResult(case_id, domain, name, dice_percent(p, r), surface_distance(p, r, spacing), unit)
+        CaseResult(case_id, domain, name, dice_percent(p, r), surface_distance(p, r, spacing), unit, group)
         for name, p, r in zip(encoding.names, predicted, reference, strict=True)
     ]

@@ -22,6 +22,7 @@ class CaseResult:
         dice: 0 to 100; 100 if the region is absent from both label and prediction.
         asd: symmetric average surface distance, NaN if the region is absent from one of them.
         asd_unit: "mm" or "px".
+        group: patient or field that the case is of; empty where that is not known, and the case stands for itself.
     """
 
     case_id: str
@@ -30,6 +31,7 @@ class CaseResult:
     dice: float
     asd: float
     asd_unit: str
+    group: str = ""
 
 
 def dice_percent(prediction: Tensor, reference: Tensor) -> float:

@@ -90,8 +90,11 @@ def write_cases(path: str | os.PathLike[str], results: Sequence[CaseResult], **c
 
 
 def read_cases(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read what `write_cases` wrote: names stay texts, such as a case 001 and a domain NA."""
-    texts = dict.fromkeys(("case_id", "domain", "region"), str)
+    """Read what `write_cases` wrote: names stay texts, such as a case 001 and a domain NA.
+
+    The column ``group`` is not in files of earlier versions.
+    """
+    texts = dict.fromkeys(("case_id", "domain", "region", "group"), str)
     return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values={"dice": [""], "asd": [""]})
 
 

@@ -40,8 +40,8 @@ def test_table_has_a_row_a_method_and_finished_cells_are_not_run_again(
     assert "4 cells to train: 2 methods x 2 seeds x 1 sources" in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "out" / "benchmark.csv")
     assert list(table["method"]) == ["Phase I", "baseline (no styles)", "mixstyleflow"]
-    assert table.loc[2, "to baseline"] == "+4.0 [+4.0, +4.0]"
-    assert table.loc[1, "to best other"] == "-4.0 [-4.0, -4.0] (mixstyleflow)"
+    assert table.loc[2, "to baseline"] == "+4.0 [+4.0, +4.0], t [+4.0, +4.0]"
+    assert table.loc[1, "to best other"] == "-4.0 [-4.0, -4.0], t [-4.0, -4.0] (mixstyleflow)"
     assert list(table.columns)[:5] == ["source", "method", "IID", "site_b", "site_c"]
     assert table.loc[2, "Avg"] == "65.5 ± 0.7"
     for name in ("benchmark.md", "benchmark.tex", "benchmark.png", "cases.csv"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mixstyleflow_monai.benchmark.tables import difference, markdown, method_table, write_tables
+from mixstyleflow_monai.benchmark.tables import difference, markdown, method_table, runs_of, write_tables
 
 
 def cell(method: str, seed: int, unseen: float) -> list[dict[str, object]]:
@@ -22,18 +22,25 @@ def test_a_method_with_fewer_seeds_is_nobodys_best_other() -> None:
     rows = [row for seed in (0, 1) for name, dice in {"a": 60.0, "b": 70.0}.items() for row in cell(name, seed, dice)]
     cases = pd.DataFrame([*rows, *cell("lucky", 0, 99.0)])
     table = method_table(cases, ["a", "b", "lucky"]).set_index("method")
-    assert table.loc["a", "to best other"] == "-10.0 [-10.0, -10.0] (b)"
-    assert table.loc["b", "to best other"] == "+10.0 [+10.0, +10.0] (a)"
+    assert table.loc["a", "to best other"] == "-10.0 [-10.0, -10.0], t [-10.0, -10.0] (b)"
+    assert table.loc["b", "to best other"] == "+10.0 [+10.0, +10.0], t [+10.0, +10.0] (a)"
     assert str(table.loc["lucky", "to best other"]).endswith("(b)")
 
 
 def test_a_difference_over_fewer_seeds_than_its_row_says_so() -> None:
     rows = [row for seed in (0, 1, 2) for row in cell("a", seed, 60.0 + 10 * seed)]
     cases = pd.DataFrame([*rows, *cell("b", 0, 50.0), *cell("b", 1, 50.0), *cell("c", 0, 50.0)])
-    assert difference(cases, "a", "b").endswith("] (2 seeds)")
-    assert difference(cases, "a", "c") == "+10.0 [+10.0, +10.0] (1 seed)"
+    assert difference(cases, "a", "b") == "+15.0 [+10.0, +20.0], t [-48.5, +78.5] (seeds 0-1)"
+    assert difference(cases, "a", "c") == "+10.0 [+10.0, +10.0] (seed 0)"
     assert difference(cases, "c", "a") == "-10.0 [-10.0, -10.0]"
     assert difference(cases, "a", "d") == "-"
+
+
+def test_a_row_names_its_seeds() -> None:
+    cases = pd.DataFrame([row for seed in (0, 1, 2, 4) for row in cell("a", seed, 60.0)])
+    assert method_table(cases, ["a"])["seeds"].tolist() == ["0-2, 4"]
+    assert runs_of([5, 3]) == "3, 5"
+    assert runs_of([]) == ""
 
 
 def test_names_of_domains_may_hold_what_latex_and_markdown_read_as_commands(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from benchmarks import methods
 from benchmarks.methods import CELLS, FLOWS, METHODS, SETTINGS, SLOW, finished, main, report
-from mixstyleflow_monai.benchmark import benchmark, known_methods
+from mixstyleflow_monai.artifacts import sha256_file
+from mixstyleflow_monai.benchmark import benchmark, command, known_methods
+from mixstyleflow_monai.benchmark.plan import Plan
 from mixstyleflow_monai.bundle_paths import bundles_dir
 from tests.benchmark.squares import tiny_dataset
 
@@ -27,6 +29,12 @@ def record(method: str, seed: int, unseen: float) -> dict[str, Any]:
     }
 
 
+def stand_in_phantom(task: str, folder: str, seed: int) -> None:
+    """Write what the comparison reads of a data set."""
+    Path(folder).mkdir(parents=True)
+    (Path(folder) / "dataset.json").write_text(json.dumps({"name": "discs"}))
+
+
 def write(folder: Path, *records: dict[str, Any]) -> Path:
     """Write records as a folder of finished cells."""
     folder.mkdir(exist_ok=True)
@@ -40,8 +48,16 @@ def test_every_method_is_an_overlay() -> None:
 
 
 def test_committed_cells_are_what_their_names_and_hashes_say() -> None:
-    for path in CELLS.glob("*.json"):
+    paths = sorted(CELLS.glob("*.json"))
+    assert len(paths) > 300
+    files: dict[object, set[str]] = {}
+    starts: dict[object, set[str]] = {}
+    for path in paths:
         content = json.loads(path.read_text())
+        request = content["request"]
+        one = (methods.data_name(content), request["train_fraction"], request["source"], request["seed"])
+        files.setdefault(one, set()).add(request["dataset_sha256"])
+        starts.setdefault(one, set()).add(content["phase1_sha256"])
         digest = hashlib.sha256(json.dumps(content["request"], sort_keys=True).encode()).hexdigest()
         assert content["hash"] == digest, path.name
         assert path.stem.endswith(digest[:12]), path.name
@@ -49,6 +65,8 @@ def test_committed_cells_are_what_their_names_and_hashes_say() -> None:
         assert overrides["1"]["amp"] is True, path.name
         assert overrides.get("2", {}).get("levels", FLOWS["levels"]) == FLOWS["levels"], path.name
         assert overrides.get("2", {}).get("temperatures", FLOWS["phase2:temperatures"]) == FLOWS["phase2:temperatures"]
+    # Methods of one seed are compared on the same files, from the same training of Phase I.
+    assert {len(found) for found in (*files.values(), *starts.values())} == {1}
 
 
 def test_tables_need_finished_cells_alone(tmp_path: Path) -> None:
@@ -77,8 +95,8 @@ def test_the_recipe_stands_beside_its_control_and_the_best_rival(tmp_path: Path)
     (row,) = methods.side_by_side(write(tmp_path / "cells", *of_seed)).to_dict("records")
     assert (row["data"], row["source"]) == ("discs", "home")
     assert [row[key] for key in ("(a) paper", "(c) permuted", "(d) none")] == ["-", "76.5 ± 0.7", "61.5 ± 0.7"]
-    assert row["(b) - (c)"] == "+5.0 [+5.0, +5.0]"
-    assert row["(b) - rival"] == "+10.0 [+10.0, +10.0] (dsu)"
+    assert row["(b) - (c)"] == "+5.0 [+5.0, +5.0], t [+5.0, +5.0]"
+    assert row["(b) - rival"] == "+10.0 [+10.0, +10.0], t [+10.0, +10.0] (dsu)"
     assert row["(b) - (a)"] == "-"
     assert methods.side_by_side(write(tmp_path / "few", record("no_stylizer", 0, 60.0))).empty
 
@@ -102,7 +120,7 @@ def test_only_methods_with_all_cells_of_the_recipe_stand_beside_it(tmp_path: Pat
     assert str(table.loc["mean of all", "(b) - rival"]).endswith("(dsu)")
     assert str(table.loc["home", "(b) - rival"]).endswith("(dsu)")
     assert table.loc["home", "(b) - (c)"] != "-"
-    assert set(table["seeds"]) == {"1"}
+    assert set(table["seeds"]) == {"0"}
 
 
 def test_two_records_of_one_cell_are_not_pooled(tmp_path: Path) -> None:
@@ -122,7 +140,7 @@ def test_finished_cells_are_gathered_and_never_overwritten(tmp_path: Path, monke
 
     monkeypatch.setattr(methods, "benchmark", stand_in)
     monkeypatch.setattr(methods, "CELLS", tmp_path / "cells")
-    monkeypatch.setattr(methods, "make_phantom", lambda task, folder, seed: Path(folder).mkdir(parents=True))
+    monkeypatch.setattr(methods, "make_phantom", stand_in_phantom)
     write(tmp_path / "cells", record("phase1", 0, 77.0))
     out = tmp_path / "runs"
     assert methods.run("prostate_phantom_10", None, out, ["no_stylizer"], [0]) == 0
@@ -130,6 +148,27 @@ def test_finished_cells_are_gathered_and_never_overwritten(tmp_path: Path, monke
     assert (calls[0]["train_fraction"], calls[0]["image_size"], calls[0]["amp"]) == (0.1, [96, 96], True)
     assert json.loads((tmp_path / "cells" / "0.json").read_text()) == record("phase1", 0, 77.0)
     assert (tmp_path / "cells" / "1.json").is_file()
+
+
+def test_seeds_finished_on_other_files_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another processor writes the phantom with other rounding; its cells are not trained again beside the old ones."""
+    trained: list[list[int]] = []
+    monkeypatch.setattr(methods, "benchmark", lambda *_, seeds, **__: trained.append(seeds) or 0)
+    monkeypatch.setattr(methods, "make_phantom", stand_in_phantom)
+    out = tmp_path / "runs"
+    here = sha256_file(methods.dataset_of("prostate_phantom", None, out) / "dataset.json")
+    cells = [record("phase1", seed, 50.0) for seed in (0, 1, 2)]
+    for cell, sha256 in zip(cells, (here, "of another", "of another"), strict=True):
+        cell["request"]["dataset_sha256"] = sha256
+    monkeypatch.setattr(methods, "CELLS", write(tmp_path / "cells", *cells))
+    assert methods.run("prostate_phantom", None, out, ["no_stylizer"], [0, 1, 2, 3]) == 0
+    assert "seeds 1-2 are left out" in capsys.readouterr().out
+    assert methods.run("prostate_phantom", None, out, ["no_stylizer"], [1]) == 0
+    assert trained == [[0, 3]]
+    assert methods.run("prostate_phantom_10", None, out, ["no_stylizer"], [1]) == 0
+    assert trained == [[0, 3], [1]], "another share of the cases is another comparison"
 
 
 def test_other_grey_values_are_another_table(tmp_path: Path) -> None:
@@ -140,10 +179,15 @@ def test_other_grey_values_are_another_table(tmp_path: Path) -> None:
     assert "### discs, between the 1 and 99.8 percentiles\n" in report(cells)
 
 
-def test_settings_of_a_comparison_reach_the_plan(tmp_path: Path) -> None:
+def test_settings_of_a_comparison_reach_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[Plan] = []
+    make = command.make_plan
+    monkeypatch.setattr(command, "make_plan", lambda *a, **k: plans.append(make(*a, **k)) or plans[-1])
     dataset, settings = str(tiny_dataset(tmp_path / "squares")), methods.common_settings(SETTINGS["nuclei_percentiles"])
-    assert settings["phase1:percentiles"] == [1.0, 99.8]
     assert benchmark(dataset, str(tmp_path / "out"), methods=["no_stylizer"], seeds=[0], dry_run=True, **settings) == 0
+    request = plans[0].request(plans[0].cells[-1])
+    assert request["overrides"]["1"]["percentiles"] == [1.0, 99.8]
+    assert request["overrides"]["3"]["amp"] is True
 
 
 def test_real_images_are_asked_for_before_anything_is_made(tmp_path: Path) -> None:

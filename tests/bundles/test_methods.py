@@ -39,7 +39,7 @@ def test_method_trains_evaluates_and_segments(
     method: str, chain: Any, train_phase: Callable[..., Path], run_bundle: Callable[..., None]
 ) -> None:
     # The image's own styles are not among those that phase 2 fits by default.
-    reads_them = method in {"flow_and_image_styles", "flow_and_image_styles_or_big_aug"}
+    reads_them = method.removeprefix("gaussian_") in {"flow_and_image_styles", "flow_and_image_styles_or_big_aug"}
     of_image = {"phase2_dir": str(train_phase(2, chain, ("image_styles",)))} if reads_them else {}
     folder = train_phase(3, chain, (f"methods/{method}",), **of_image)
     manifest = read_manifest(folder / "models" / "model.pt")

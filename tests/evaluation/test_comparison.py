@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from mixstyleflow_monai.benchmark.records import CASE_COLUMNS
-from mixstyleflow_monai.evaluation.comparison import compare, paired_bootstrap, summary, unseen_differences
+from mixstyleflow_monai.evaluation.comparison import Comparison, compare, paired_bootstrap, summary, unseen_differences
 
 
 def make_cases(gain: float, noise: float = 0.0, seeds: int = 3, cases: int = 40, method: str = "b") -> pd.DataFrame:
@@ -20,7 +21,8 @@ def make_cases(gain: float, noise: float = 0.0, seeds: int = 3, cases: int = 40,
             for seed in range(seeds):
                 for name in ("a", method):
                     dice = base + random.normal(0, noise) + (gain if name == method and role == "unseen" else 0.0)
-                    rows += [("home", name, seed, domain, role, str(case), region, dice) for region in ("x", "y")]
+                    row = ("home", name, seed, domain, role, str(case))
+                    rows += [(*row, region, dice, "") for region in ("x", "y")]
     return pd.DataFrame(rows, columns=CASE_COLUMNS)
 
 
@@ -60,6 +62,80 @@ def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         assert found is not None
         covered += found.low <= 0.0 <= found.high
     assert 180 <= covered <= 199
+
+
+def test_tiles_of_a_field_count_as_one() -> None:
+    """Copies of a case within its group change nothing; copies that are groups of their own narrow the interval."""
+    random = np.random.default_rng(2)
+    values = random.normal(1.0, 5.0, size=(2, 12))
+    names = [str(number) for number in range(12)]
+
+    def interval(copies: int, grouped: bool) -> Comparison:
+        columns = [
+            (name if grouped else f"{name}/{copy}", f"{name}/{copy}") for copy in range(copies) for name in names
+        ]
+        index = pd.MultiIndex.from_tuples(columns, names=["group", "case_id"])
+        found = paired_bootstrap({("home", "north"): pd.DataFrame(np.tile(values, copies), columns=index)})
+        assert found is not None
+        return found
+
+    alone, tiles, apart = interval(1, True), interval(9, True), interval(9, False)
+    assert (tiles.low, tiles.high) == pytest.approx((alone.low, alone.high))
+    assert apart.high - apart.low < 0.8 * (tiles.high - tiles.low)
+
+
+def test_large_groups_weigh_as_much_as_their_cases() -> None:
+    columns = pd.MultiIndex.from_tuples([("a", "1"), ("a", "2"), ("a", "3"), ("b", "4")], names=["group", "case_id"])
+    found = paired_bootstrap({("home", "north"): pd.DataFrame([[2.0, 2.0, 2.0, 6.0]], columns=columns)})
+    assert found is not None
+    assert (found.difference, found.low, found.high) == pytest.approx((3.0, 2.0, 6.0))
+
+
+def test_groups_of_a_table_of_cases_are_read() -> None:
+    cases = make_cases(1.0, noise=3.0)
+    cases["group"] = [f"patient {int(case) % 4}" for case in cases["case_id"]]
+    table = unseen_differences(cases, "b", "a")["home", "north"]
+    assert table.shape == (3, 40)
+    assert table.columns.names == ["group", "case_id"]
+    assert set(table.columns.get_level_values("group")) == {f"patient {number}" for number in range(4)}
+
+
+def test_interval_over_seeds_is_students() -> None:
+    random = np.random.default_rng(3)
+    values = random.normal(1.0, 5.0, size=(5, 30)) + random.normal(0.0, 3.0, size=(5, 1))
+    found = paired_bootstrap({("home", "north"): pd.DataFrame(values)})
+    assert found is not None
+    assert found.by_seed == pytest.approx(values.mean(1))
+    expected = stats.ttest_1samp(values.mean(1), 0.0).confidence_interval(0.95)
+    assert found.over_seeds == pytest.approx((expected.low, expected.high))
+
+
+def test_interval_over_seeds_needs_two_that_all_sources_have() -> None:
+    tables = {
+        ("home", "north"): pd.DataFrame([[1.0], [2.0], [4.0]], index=[0, 1, 2]),
+        ("away", "south"): pd.DataFrame([[3.0], [5.0]], index=[1, 2]),
+    }
+    found = paired_bootstrap(tables)
+    assert found is not None
+    assert found.by_seed == pytest.approx((2.5, 4.5))
+    single = paired_bootstrap({("home", "north"): pd.DataFrame([[1.0, 2.0]])})
+    assert single is not None
+    assert single.over_seeds is None
+
+
+def test_interval_over_seeds_covers_the_truth_where_seeds_differ() -> None:
+    """With three seeds that differ more than cases, where the bootstrap's is too narrow."""
+    covered = {"bootstrap": 0, "seeds": 0}
+    for trial in range(200):
+        random = np.random.default_rng(trial)
+        values = random.normal(0.0, 3.0, size=(3, 1)) + random.normal(0.0, 3.0, size=(3, 20))
+        found = paired_bootstrap({("home", "north"): pd.DataFrame(values)}, resamples=400, seed=trial)
+        assert found is not None
+        assert found.over_seeds is not None
+        covered["bootstrap"] += found.low <= 0.0 <= found.high
+        covered["seeds"] += found.over_seeds[0] <= 0.0 <= found.over_seeds[1]
+    assert 180 <= covered["seeds"] <= 199
+    assert covered["bootstrap"] < covered["seeds"]
 
 
 def test_spread_of_seeds_widens_the_interval() -> None:

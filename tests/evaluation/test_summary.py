@@ -76,6 +76,7 @@ def test_csv_has_a_row_a_case_and_region(tmp_path: Path) -> None:
         "dice": "70.0",
         "asd": "",
         "asd_unit": "px",
+        "group": "",
     }
 
 
