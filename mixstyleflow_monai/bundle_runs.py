@@ -44,7 +44,12 @@ def check_places(out: Path, description: DatasetDescription, **others: Path) -> 
 
 
 def run_bundle(files: list[str], settings: dict[str, Any]) -> None:
-    """Run configuration files of a bundle with MONAI, in this process."""
+    """Run configuration files of a bundle with MONAI, in this process.
+
+    Args:
+        files: configuration files, later ones laid over earlier ones.
+        settings: values by id.
+    """
     import monai.bundle
 
     with warnings.catch_warnings(), short_interrupts():
@@ -55,8 +60,13 @@ def run_bundle(files: list[str], settings: dict[str, Any]) -> None:
             config_file=files,
             meta_file=str(configs / "metadata.json"),
             logging_file=str(configs / "logging.conf"),
-            **settings,
+            **{name: for_monai(value) for name, value in settings.items()},
         )
+
+
+def for_monai(value: Any) -> Any:
+    """Return a value as MONAI takes it: it passes over an option that is None, as if it had not been given."""
+    return "$None" if value is None else value
 
 
 @contextmanager

@@ -99,7 +99,8 @@ def _divide(
 def _for_fire(name: str, kind: str | None, value: str | None) -> str:
     """Return an option so that Fire reads its value as what it is; one that no function names is Fire's to read."""
     if kind is None:
-        return f"--{name}" if value is None else f"--{name}={value}"
+        # JSON's word for nothing, as the tables of options have it.
+        return f"--{name}" if value is None else f"--{name}={'None' if value == 'null' else value}"
     first = kind.split(" ")[0]
     if first == "bool":
         value = "True" if value is None else value

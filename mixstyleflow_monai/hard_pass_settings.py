@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -81,10 +82,21 @@ def check_hard_pass(settings: Mapping[str, Any], task: Task, levels: Iterable[in
         configured_hard_pass(settings, task, dict.fromkeys(levels, (example, example)))
     except RuntimeError as error:  # as MONAI wraps what a class raised that it was to build
         cause = root_cause(error)
-        if isinstance(cause, ValueError):
-            raise ValueError(str(cause)) from error
+        if isinstance(cause, ValueError | TypeError):
+            raise ValueError(_in_short(cause)) from error
     except (ValueError, KeyError, OSError):
         return
+
+
+def _in_short(cause: ValueError | TypeError) -> str:
+    """Return what is wrong: Python names a class's ``__init__`` where it is a part's setting that is not known."""
+    text = str(cause)
+    unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", text)
+    return (
+        f"stylizer, perturbation or hard_pass: {unknown[1]} has no setting {unknown[2]!r}. Check its spelling."
+        if unknown
+        else text
+    )
 
 
 def _temperature(level: int) -> float:

@@ -19,6 +19,7 @@ class Rule:
         whole: no fractions.
         least: smallest value.
         above: ``least`` itself is not allowed.
+        most: largest value.
         multiple: of what it must be a multiple.
         optional: whether null is allowed.
         phases: that have the option under this rule.
@@ -27,6 +28,7 @@ class Rule:
     whole: bool = True
     least: float = 1
     above: bool = False
+    most: float = math.inf
     multiple: int = 1
     optional: bool = False
     phases: tuple[int, ...] = (1, 2, 3)
@@ -38,12 +40,13 @@ class Rule:
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
             return False
         enough = value > self.least if self.above else value >= self.least
-        return enough and math.isfinite(value) and (not self.whole or value % self.multiple == 0)
+        return enough and value <= self.most and math.isfinite(value) and (not self.whole or value % self.multiple == 0)
 
     def __str__(self) -> str:
         number = "a whole number" if self.whole else "a number"
         number = "an even number" if self.multiple == 2 else number
-        return f"{number} {'above' if self.above else 'of at least'} {self.least:g}" + " or null" * self.optional
+        limit = f" and at most {self.most:g}" if math.isfinite(self.most) else ""
+        return f"{number} {'above' if self.above else 'of at least'} {self.least:g}{limit}" + " or null" * self.optional
 
 
 # Of each slice a batch has an augmented and a plain copy; phase 2's own batches are of statistics.
@@ -57,7 +60,8 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("statistics_batch_size", Rule(least=2, multiple=2)),
     *((name, Rule(least=0)) for name in ("seed", "num_workers")),
     *((name, Rule(whole=False, least=0, above=True)) for name in ("learning_rate", "gradient_clip")),
-    *((name, Rule(whole=False, least=0)) for name in ("noise_std", "reconstruction_weight", "cache_rate")),
+    *((name, Rule(whole=False, least=0)) for name in ("noise_std", "reconstruction_weight")),
+    ("cache_rate", Rule(whole=False, least=0, most=1)),
 )
 
 

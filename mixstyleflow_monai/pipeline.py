@@ -139,10 +139,10 @@ def _check_steps(root: Path, steps: Sequence[Step], description: Any) -> None:
         check_image_level(settings["phase1"], settings["phase2"])
     if {"phase1", "phase3"} <= settings.keys():
         check_loss(settings["phase1"], settings["phase3"])
-    if {"phase2", "phase3"} <= settings.keys():
-        check_style_levels(settings["phase2"], settings["phase3"])
     earlier = {phase: settings[f"phase{phase}"] for phase in (1, 2) if f"phase{phase}" in settings}
     for step in steps:
+        if step.phase == 3 and "phase2" in settings:  # which is checked for itself by then
+            check_style_levels(settings["phase2"], settings["phase3"])
         check_settings(step.phase, settings[step.name], description, earlier)
 
 
@@ -183,6 +183,13 @@ def _check_earlier(by_phase: Mapping[int, Mapping[str, Any]], phases: Sequence[i
                 )
             if not (Path(value) / artifact).is_file():
                 raise ValueError(f"--{name} {value}: no {artifact} there. Give the folder of a trained phase {phase}.")
+            # What the phases of this run take as well was checked by their names alone.
+            unused = sorted(set(by_phase[phase]).difference(*(by_phase[other] for other in phases)))
+            if unused:
+                raise ValueError(
+                    f"--{', --'.join(unused)}: only phase {phase} has that, and it comes from --{name} {value} as it "
+                    "was trained. Leave it out, or train that phase here."
+                )
 
 
 def _load_dataset(dataset_dir: str) -> Any:

@@ -51,6 +51,7 @@ def test_text_is_what_it_says(value: str, form: str) -> None:
         ("--baseline=TRUE --seed 3", {"baseline": True, "seed": 3}),
         ("--phases 1,2 --phase2:max_epochs 5", {"phases": (1, 2), "phase2:max_epochs": 5}),
         ("--learning_rate -1 --image_size=[32,32]", {"learning_rate": -1, "image_size": [32, 32]}),
+        ("--phase3:stylizer null --clamp None", {"phase3:stylizer": None, "clamp": None}),
         ("--amp --overlay a,b", {"amp": True, "overlay": ("a", "b")}),
     ],
 )

@@ -148,12 +148,20 @@ def test_dataset_mistake_is_one_message_and_exit_code_one(tmp_path: Path, capsys
             r"selection_stylizer, which is null.*overlay best_stylized\.json",
         ),
         ({"phase3:weight_average": 1}, r"weight_average=1: expected a decay in \[0, 1\)"),
+        ({"blur_sigma": "x"}, r"blur_sigma='x': expected a finite number above 0"),
+        ({"alpha": "a"}, r"alpha='a': expected a finite number above 0"),
+        ({"probability": None}, r"probability=None: expected a number in \[0, 1\]"),
+        ({"stylizer#foo": 3}, r"stylizer, .*StyleMix has no setting 'foo'"),
+        ({"phase2:std_floor": "x"}, r"std_floor is 'x', allowed are finite numbers above 0"),
+        ({"phase2:levels": [9]}, r"^(?!style_levels).*9"),
+        ({"cache_rate": 2}, r"cache_rate=2 \(phase 1\): expected a number of at least 0 and at most 1"),
+        ({"log_scale_bound": "x"}, r"log_scale_bound is 'x', .* or null to switch it off"),
         ({"blur_sigma": 0}, r"blur_sigma=0: expected a finite number above 0"),
         ({"phase2:spread": "sd"}, r"spread is 'sd'"),
         ({"phase3:style_per": "volume"}, r"style_per='volume'"),
         ({"activation": "relu"}, r"activation='relu'"),
         ({"image_size": [40, 40]}, r"image_size=\[40, 40\]: expected two multiples of 16 .* Use \[48, 48\]"),
-        ({"image_size": 96}, r"image_size=96: expected two numbers, \[height, width\], multiples of 16"),
+        ({"image_size": 96}, r"image_size=96: expected two numbers, \[width, height\], multiples of 16"),
         ({"phase1:image_size": [0, 32]}, r"image_size=\[0, 32\]: .* Use \[16, 32\]"),
         ({"method": "tri_d"}, r"--method: is only the name .* use `benchmark --methods`.*--baseline"),
         ({"phase3:model_dir": "x"}, r"--model_dir: each phase has a folder of its own below --output_dir"),
@@ -186,6 +194,16 @@ def test_mistaken_options_are_refused_before_anything_is_written(
     dataset_dir: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
+        pipeline.run(str(dataset_dir), str(tmp_path / "out"), **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_option_of_a_phase_that_is_not_trained_here_is_refused(dataset_dir: Path, tmp_path: Path) -> None:
+    """It would do nothing, and run.json would tell of it as if it had."""
+    (tmp_path / "before" / "models").mkdir(parents=True)
+    (tmp_path / "before" / "models" / "model.pt").touch()
+    options: dict[str, Any] = {"phases": "2", "phase1_dir": str(tmp_path / "before"), "image_size": [320, 320]}
+    with pytest.raises(ValueError, match=r"--image_size: only phase 1 has that, and it comes from --phase1_dir"):
         pipeline.run(str(dataset_dir), str(tmp_path / "out"), **options)
     assert not (tmp_path / "out").exists()
 

@@ -21,6 +21,7 @@ from mixstyleflow_monai.benchmark.data import source_name
 from mixstyleflow_monai.benchmark.plan import PHASE_ONE, PHASE_TWO, Cell, Plan
 from mixstyleflow_monai.benchmark.records import CONFIGS, START, find_record, read_object, write_record
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
+from mixstyleflow_monai.bundle_runs import for_monai
 from mixstyleflow_monai.data.dataset_description import SPLITS
 from mixstyleflow_monai.stopping import Programs, signals_as_exit
 from mixstyleflow_monai.tracking import embedded_store
@@ -212,7 +213,7 @@ class Workshop:
             "bundle_root": str(files[0].parent.parent),
             **self._tracking(cell),
         }
-        command += [part for key, value in given.items() for part in (f"--{key}", repr(value))]
+        command += [part for key, value in given.items() for part in (f"--{key}", repr(for_monai(value)))]
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
             code = self.programs.run(command, log, self._environment(slot))
         if code:

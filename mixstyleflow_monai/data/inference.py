@@ -124,6 +124,8 @@ class ImageSlices(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Compose, max_slices: int = 24) -> None:
+        if isinstance(max_slices, bool) or not isinstance(max_slices, int) or max_slices < 1:
+            raise ValueError(f"max_images={max_slices!r}: expected a whole number of at least 1.")
         chosen = np.linspace(0, len(data) - 1, min(len(data), max_slices)).round().astype(int)
         self.data = [data[k] for k in chosen]
         self.transform = transform

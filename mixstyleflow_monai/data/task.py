@@ -38,8 +38,8 @@ class Task:
     Attributes:
         in_channels: image channels.
         regions: region name -> label values, in channel order.
-        image_size: (H, W) of the network's input in pixels, multiples of 16; see
-            `mixstyleflow_monai.data.transforms.InPlaneGeometryd`.
+        image_size: (width, height) of the network's input in pixels, of volumes left-right and front-back, multiples of
+            16; see `mixstyleflow_monai.data.transforms.InPlaneGeometryd`.
         spatial_dims: 2 for images, 3 for volumes that are read slice by slice.
         pixel_spacing: (mm, mm) in plane to which volumes are resampled, or None to resize the whole slice.
         percentiles: (low, high) clip of each case and channel, or None.
@@ -65,7 +65,7 @@ class Task:
         """Normalise sequences and check the values."""
         if self.spatial_dims not in (2, 3):
             raise ValueError(f"spatial_dims={self.spatial_dims!r}: expected 2 (images) or 3 (volumes).")
-        pixels = _numbers("image_size", self.image_size, "[height, width], multiples of 16, such as [224,224]")
+        pixels = _numbers("image_size", self.image_size, "[width, height], multiples of 16, such as [224,224]")
         if any(not n.is_integer() for n in pixels):
             raise ValueError(f"image_size={list(pixels)}: expected two whole numbers of pixels, multiples of 16.")
         size = tuple(int(n) for n in pixels)

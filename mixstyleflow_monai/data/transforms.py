@@ -42,8 +42,8 @@ class InPlaneGeometryd(MapTransform, InvertibleTransform):
 
     Args:
         keys: what to change; ``"label"`` is interpolated by nearest neighbour, all else linearly.
-        image_size: (H, W) in pixels: the first and the second axis of the arrays. As MONAI's readers have it, the
-            first one is the horizontal one (x).
+        image_size: (width, height) in pixels: the first and the second axis of the arrays. As MONAI's readers have it,
+            the first one is the horizontal one (x).
         pixel_spacing: (mm, mm) in plane, or None.
     """
 

@@ -36,7 +36,8 @@ def summarise(
 
     Returns:
         {"phase", "seed", "source_domain", "domains": {name: {"role", "n", "regions": {region: {"dice": {"mean", "sd"},
-        "asd_mm" or "asd_px": {"mean", "sd", "n"}}}}}, "source_mean_dice", "unseen_mean_dice", **facts}
+        "asd_mm" or "asd_px": {"mean", "sd", "n"}}}, "dice": {"mean", "sd"} of each case's mean over regions}},
+        "source_mean_dice", "unseen_mean_dice", **facts}
     """
     table = pd.DataFrame([asdict(result) for result in results])
     domains: Record = {}
@@ -51,6 +52,7 @@ def summarise(
             "role": "source" if name == source_domain else "unseen",
             "n": int(rows["case_id"].nunique()),
             "regions": regions,
+            "dice": _mean_and_sd(rows.groupby("case_id")["dice"].mean().to_numpy()),
         }
         means[name] = float(np.mean([region["dice"]["mean"] for region in regions.values()]))
     unseen = [value for name, value in means.items() if name != source_domain]
@@ -106,7 +108,8 @@ class DomainTable:
         headings: of each column of values, the training and the region; the region is empty where there is one.
         domains: name, role and number of cases of each domain.
         values: a row a domain, "mean ± standard deviation over cases", with "(n of N)" where the measure is undefined
-            for the other cases, such as the distance to a region that was not found; "-" if it is for all.
+            for the other cases, such as the distance to a region that was not found; "-" if it is for all. A mean
+            distance over regions has no spread.
         means: a row each for the unseen domains, every one with the same weight, and the source; with "(not all)" where
             cases are missing.
     """
@@ -193,10 +196,12 @@ def _cell(domain: Record | None, region: str, measure: str) -> str:
     chosen = _measured(domain, region, measure)
     if not chosen:
         return "-"
-    spreads = [d["sd"] for d in chosen if d["sd"] is not None and not math.isnan(d["sd"])]
+    # The spread of a case's mean over regions cannot be had from that of each region.
+    whole = chosen if len(chosen) == 1 else [(domain or {}).get(measure, {})]
+    spreads = [d["sd"] for d in whole if d.get("sd") is not None and not math.isnan(d["sd"])]
     places = _PLACES[measure]
     text = f"{float(np.mean([d['mean'] for d in chosen])):.{places}f}"
-    text += f" ± {float(np.mean(spreads)):.{places}f}" if spreads else ""
+    text += f" ± {spreads[0]:.{places}f}" if spreads else ""
     least, count = min(d.get("n", math.inf) for d in chosen), domain["n"] if domain else 0
     return text if least >= count else f"{text} ({least} of {count})"
 

@@ -84,7 +84,10 @@ class MaskedAffineCoupling(CouplingTransform):
             raise ValueError(f"hidden_factor is {hidden_factor}, allowed are integers from 1 on.")
         for name, value in (("log_scale_bound", log_scale_bound), ("clamp", clamp)):
             if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} is {value}, allowed are finite numbers above 0, or None to switch it off.")
+                raise ValueError(
+                    f"{name} is {value!r}, allowed are finite numbers above 0, or null to switch it off (on the "
+                    "command line of monai.bundle, which passes over None, '$None')."
+                )
         hidden = hidden_factor * channels
         super().__init__(
             _changed_channels(channels, keep_even=keep_even),

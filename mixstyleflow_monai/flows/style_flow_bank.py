@@ -80,8 +80,8 @@ class StyleFlowBank(nn.Module):
         self.temperatures = _select_temperatures(given, self.levels)
         if spread not in get_args(Spread):
             raise ValueError(f"spread is {spread!r}, allowed are {', '.join(map(repr, get_args(Spread)))}.")
-        if not (math.isfinite(std_floor) and std_floor > 0):
-            raise ValueError(f"std_floor is {std_floor}, allowed are finite numbers above 0.")
+        if not (isinstance(std_floor, int | float) and math.isfinite(std_floor) and std_floor > 0):
+            raise ValueError(f"std_floor is {std_floor!r}, allowed are finite numbers above 0.")
         self.spread: Spread = spread
         self.clip_to_envelope = clip_to_envelope
         self.clamp_means = clamp_means
@@ -340,8 +340,8 @@ def _select_temperatures(given: Mapping[int, float], levels: tuple[int, ...]) ->
             f"temperatures has levels {list(given)} but not {missing}, which have flows. Give one for each, 1.0 is in "
             "domain."
         )
-    chosen = {level: float(given[level]) for level in levels}
-    for level, value in chosen.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"temperatures: level {level} has {value}, allowed are finite numbers from 0 on.")
-    return chosen
+    for level in levels:
+        value = given[level]
+        if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+            raise ValueError(f"temperatures: level {level} has {value!r}, allowed are finite numbers from 0 on.")
+    return {level: float(given[level]) for level in levels}

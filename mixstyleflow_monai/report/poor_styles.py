@@ -24,9 +24,9 @@ def poor_styles(numbers: Mapping[str, float | None]) -> list[tuple[str, str]]:
     if psnr is not None and psnr < POOR_PSNR:
         found.append(
             (
-                f"reconstruction PSNR {psnr:.1f} dB is below {POOR_PSNR:.0f} dB: the image decoder loses too much for "
-                "stylised images to keep their anatomy",
-                "train phase 1 longer or at a larger image_size",
+                f"reconstruction PSNR {psnr:.1f} dB is below {POOR_PSNR:.0f} dB, worse than any that was measured: the "
+                "image decoder may lose the anatomy that stylised images should keep",
+                "look at the panels; train phase 1 longer or at a larger image_size",
             )
         )
     plain, stylised = numbers.get("plain_dice"), numbers.get("stylised_dice")
@@ -34,7 +34,7 @@ def poor_styles(numbers: Mapping[str, float | None]) -> list[tuple[str, str]]:
         found.append(
             (
                 f"the Phase I network reaches a Dice of {stylised:.1f} on stylised images and {plain:.1f} on the "
-                "images themselves: styles hide or destroy the anatomy",
+                "images themselves, less than any that was measured: styles may hide or destroy the anatomy",
                 "lower the temperatures, or train phase 1 longer",
             )
         )

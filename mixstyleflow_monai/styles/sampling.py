@@ -32,8 +32,8 @@ def check_probability(probability: float) -> float:
     Raises:
         ValueError: not in [0, 1].
     """
-    if not 0.0 <= probability <= 1.0:
-        raise ValueError(f"probability={probability}: expected a number in [0, 1].")
+    if not _is_number(probability) or not 0.0 <= probability <= 1.0:
+        raise ValueError(f"probability={probability!r}: expected a number in [0, 1].")
     return probability
 
 
@@ -43,6 +43,11 @@ def check_positive(name: str, value: float) -> float:
     Raises:
         ValueError: it is not; names the setting.
     """
-    if not (math.isfinite(value) and value > 0.0):
-        raise ValueError(f"{name}={value}: expected a finite number above 0.")
+    if not (_is_number(value) and math.isfinite(value) and value > 0.0):
+        raise ValueError(f"{name}={value!r}: expected a finite number above 0.")
     return value
+
+
+def _is_number(value: object) -> bool:
+    """Say whether a value of a configuration, which may be anything, is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -319,7 +319,7 @@ def test_dry_run_trains_nothing_and_counts_steps(
         ({"phase3:style_levels": [2, 2]}, r"style_levels=\[2, 2\]: .* each once"),
         ({"phase2:levels": [2, 3, 4, 6]}, r"levels=\[2, 3, 4, 6\]: expected some of 0"),
         ({"phase2:clip_to_envelope": "nope"}, r"clip_to_envelope='nope': expected true or false"),
-        ({"phase2:log_scale_bound": "null"}, r"log_scale_bound is null, allowed are finite numbers above 0, or None"),
+        ({"phase2:log_scale_bound": "x"}, r"log_scale_bound is 'x', allowed are finite numbers above 0, or null"),
         ({"intensity": "z_score", "methods": "no_stylizer,big_aug"}, r"BigAug with intensity='z_score'"),
         (
             {"intensity": "z_score", "methods": "permuted_flow_and_image_styles"},

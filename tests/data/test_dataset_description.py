@@ -82,6 +82,7 @@ def test_select_and_datalist_follow_split_and_domain(tmp_path: Path, content: di
             "label": str(folder / "z_label.png"),
             "case_id": "z",
             "domain": "zoo",
+            "group": "group z",
         }
     ]
     with pytest.raises(

@@ -98,7 +98,7 @@ def test_several_regions_have_a_column_each_and_one_for_their_mean() -> None:
     lines = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in stream.getvalue().splitlines()]
     rows = {cells[0]: cells[3:] for cells in lines if len(cells) == 6}
     assert rows["farther"] == ["30.0 ± 14.1", "10.0 ± 14.1", "20.0 ± 14.1"]
-    assert rows["home"] == ["92.0 ± 2.8", "75.0 ± 7.1", "83.5 ± 4.9"]
+    assert rows["home"] == ["92.0 ± 2.8", "75.0 ± 7.1", "83.5 ± 2.1"]
     assert rows["mean of unseen domains"] == ["40.0", "20.0", "30.0"]
     assert rows["source"] == ["92.0", "75.0", "83.5"]
     assert [cells[3:] for cells in lines if cells[3:] == ["disc", "cup", "mean"]] != []
@@ -144,12 +144,27 @@ def test_names_are_texts_when_they_are_read_back(tmp_path: Path) -> None:
     assert found["phase"].tolist() == [3, 3]
 
 
+def test_spread_of_the_mean_is_that_of_each_case() -> None:
+    """Cases that differ between regions alone have one mean: 70 in each, with no spread."""
+    rows = [("a", 90.0, 50.0), ("b", 50.0, 90.0), ("c", 70.0, 70.0)]
+    results = [
+        CaseResult(case, "home", region, dice, 1.0, "px")
+        for case, *values in rows
+        for region, dice in zip(("disc", "cup"), values, strict=True)
+    ]
+    record = summarise(results, "home", phase=1, seed=0)
+    assert record["domains"]["home"]["dice"] == {"mean": 70.0, "sd": 0.0}
+    assert domain_table([record], "dice").values == [["70.0 ± 20.0", "70.0 ± 20.0", "70.0 ± 0.0"]]
+    del record["domains"]["home"]["dice"]  # as an earlier version wrote it
+    assert domain_table([record], "dice").values == [["70.0 ± 20.0", "70.0 ± 20.0", "70.0"]]
+
+
 def test_distances_of_some_cases_only_are_told() -> None:
     record = summarise(RESULTS, "home", phase=1, seed=0)
     table = domain_table([record], "asd")
     assert table.headings == [("Phase I", "disc"), ("Phase I", "cup"), ("Phase I", "mean")]
     home, far, farther = table.values
-    assert home == ["2.00 ± 1.41", "2.00 (1 of 2)", "2.00 ± 1.41 (1 of 2)"]
+    assert home == ["2.00 ± 1.41", "2.00 (1 of 2)", "2.00 (1 of 2)"]
     assert far == ["9.00", "8.00", "8.50"]
     assert farther == ["-", "-", "-"]
     assert table.means == {
@@ -177,4 +192,4 @@ def test_a_narrow_screen_gets_whole_numbers_of_the_means() -> None:
     assert "disc" not in printed[90]
     assert "too narrow for all regions" in printed[90]
     assert "…" not in printed[90]
-    assert "83.5 ± 4.9" in printed[90]
+    assert "83.5 ± 2.1" in printed[90]
