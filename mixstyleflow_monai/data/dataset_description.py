@@ -109,14 +109,8 @@ class DatasetDescription:
     def datalist(self, split: str | None = None, domain: str | None = None) -> list[dict[str, str]]:
         """Return :meth:`select` as a MONAI datalist with the keys image, label, case_id, domain and group."""
         return [
-            {
-                "image": str(case.image),
-                "label": str(case.label),
-                "case_id": case.id,
-                "domain": case.domain,
-                "group": case.group,
-            }
-            for case in self.select(split, domain)
+            {"image": str(c.image), "label": str(c.label), "case_id": c.id, "domain": c.domain, "group": c.group}
+            for c in self.select(split, domain)
         ]
 
 

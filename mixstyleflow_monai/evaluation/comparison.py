@@ -64,7 +64,9 @@ def unseen_differences(cases: pd.DataFrame, first: str, second: str) -> dict[tup
         (group, case). Seeds that one of the methods lacks are left out.
     """
     unseen = cases[(cases["role"] == "unseen") & cases["method"].isin([first, second])]
-    group = unseen["group"].fillna("") if "group" in unseen else pd.Series("", index=unseen.index)
+    given = unseen["group"].fillna("") if "group" in unseen else ""
+    # An earlier record of one method may not know what a later one of the other does.
+    group = unseen.assign(group=given).groupby(["domain", "case_id"])["group"].transform("max")
     unseen = unseen.assign(group=group.where(group != "", unseen["case_id"]))
     result: dict[tuple[str, str], pd.DataFrame] = {}
     for (source, domain), rows in unseen.groupby(["source", "domain"], sort=False):
@@ -85,8 +87,8 @@ def paired_bootstrap(
 
     Each draw takes as many seeds as there are, with replacement, the same for all domains, and in each domain as many
     groups of cases (patients, fields) as there are, the same for all seeds. Every unseen domain of a source weighs the
-    same, and every source.
-    With a single seed the interval is over cases alone; with few that differ it is too narrow, see `over_seeds`.
+    same, and every source. With a single seed the interval is over cases alone; with few that differ it is too narrow,
+    see `Comparison.over_seeds`.
 
     Args:
         differences: of `unseen_differences`.
@@ -118,8 +120,8 @@ def paired_bootstrap(
     draws = np.mean([np.mean(parts, axis=0) for parts in of_source.values()], axis=0)
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     mean = float(np.mean([np.mean([np.nanmean(part) for part in parts]) for parts in mean_of_source.values()]))
-    by_seed = np.mean([np.mean(parts, axis=0) for parts in mean_of_source.values()], axis=0)
-    return Comparison(mean, float(low), float(high), tuple(float(value) for value in by_seed[~np.isnan(by_seed)]))
+    of_seed = np.mean([np.mean(parts, axis=0) for parts in mean_of_source.values()], axis=0)
+    return Comparison(mean, float(low), float(high), tuple(float(value) for value in of_seed[~np.isnan(of_seed)]))
 
 
 def _members(columns: pd.Index) -> np.ndarray:

@@ -100,6 +100,15 @@ def test_groups_of_a_table_of_cases_are_read() -> None:
     assert set(table.columns.get_level_values("group")) == {f"patient {number}" for number in range(4)}
 
 
+def test_groups_that_one_method_alone_tells_hold_for_both() -> None:
+    """Records of an earlier version do not know the groups; their cases are the same ones."""
+    cases = make_cases(1.0, noise=3.0)
+    told = cases.assign(group=[f"patient {int(case) % 4}" for case in cases["case_id"]])
+    half = told.assign(group=told["group"].where(told["method"] == "a", ""))
+    whole, part = (unseen_differences(table, "b", "a")["home", "north"] for table in (told, half))
+    pd.testing.assert_frame_equal(whole, part)
+
+
 def test_interval_over_seeds_is_students() -> None:
     random = np.random.default_rng(3)
     values = random.normal(1.0, 5.0, size=(5, 30)) + random.normal(0.0, 3.0, size=(5, 1))
