@@ -8,9 +8,11 @@ it prints the first cause of such an error alone. Anywhere else it changes nothi
 from __future__ import annotations
 
 import errno
+import logging
 import sys
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 _FILES = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError)
 # A full disk, a used-up quota and a file beyond the limit; Windows has not all of them.
@@ -58,6 +60,20 @@ def show(kind: type[BaseException], error: BaseException, traceback: TracebackTy
         sys.__excepthook__(kind, error, traceback)
 
 
+def log_mistakes_shortly() -> None:
+    """Have loggers leave out the traceback of a user's mistake: engines log one before `show` prints the message."""
+    factory = logging.getLogRecordFactory()
+
+    def record(*args: Any, **options: Any) -> logging.LogRecord:
+        made = factory(*args, **options)
+        error = made.exc_info[1] if made.exc_info else None
+        if error is not None and is_mistake(root_cause(error)):
+            made.exc_info = None
+        return made
+
+    logging.setLogRecordFactory(record)
+
+
 def is_bundle_process(program: str) -> bool:
     """True for the path that ``python -m monai.bundle`` has in ``sys.argv[0]``."""
     return Path(program).parts[-3:] == ("monai", "bundle", "__main__.py")
@@ -65,3 +81,4 @@ def is_bundle_process(program: str) -> bool:
 
 if is_bundle_process(sys.argv[0]):
     sys.excepthook = show
+    log_mistakes_shortly()

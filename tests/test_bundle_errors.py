@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import sys
@@ -67,3 +68,21 @@ def test_any_other_error_keeps_its_traceback(capsys: pytest.CaptureFixture[str])
 def test_only_a_bundle_process_is_changed(program: str, expected: bool) -> None:
     assert bundle_errors.is_bundle_process(program) is expected
     assert sys.excepthook is not bundle_errors.show
+
+
+@pytest.mark.parametrize(
+    ("error", "is_short"), [(ValueError("rate"), True), (chained(ValueError("rate")), True), (KeyError("bug"), False)]
+)
+def test_engine_logs_a_mistake_without_its_traceback(
+    error: Exception, is_short: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = logging.getLogRecordFactory()
+    bundle_errors.log_mistakes_shortly()
+    try:
+        try:
+            raise error
+        except Exception:
+            logging.getLogger("engine").exception("Engine run is terminating")
+    finally:
+        logging.setLogRecordFactory(before)
+    assert (caplog.records[-1].exc_info is None) == is_short
