@@ -167,7 +167,7 @@ def seeds_of_other_files(chosen: Setting, dataset: Path) -> set[int]:
     description = json.loads((dataset / DATASET_FILE).read_text(encoding="utf-8"))
     sha256 = sha256_file(dataset / DATASET_FILE)
     limits = chosen.settings.get("phase1:percentiles")
-    records = finished(CELLS).get((network_name(description["name"], limits), chosen.train_fraction), [])
+    records = finished(CELLS).get((title_of(description["name"], limits), chosen.train_fraction), [])
     return {cell.seed for cell, record in records if record["request"]["dataset_sha256"] != sha256}
 
 
@@ -186,11 +186,11 @@ def common_settings(chosen: Setting) -> dict[str, Any]:
 
 def data_name(record: Mapping[str, Any]) -> str:
     """Return the name of a finished cell's data set, as the network gets it."""
-    return network_name(record["dataset"], record["request"].get("overrides", {}).get("1", {}).get("percentiles"))
+    return title_of(record["dataset"], record["request"].get("overrides", {}).get("1", {}).get("percentiles"))
 
 
-def network_name(dataset: str, limits: Sequence[float] | None) -> str:
-    """Return the name of a data set between percentiles."""
+def title_of(dataset: str, limits: Sequence[float] | None) -> str:
+    """Return the name of a data set, with the percentiles that its images are clipped to, if they are."""
     return dataset + (f", between the {limits[0]:g} and {limits[1]:g} percentiles" if limits else "")
 
 

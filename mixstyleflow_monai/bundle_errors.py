@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -60,18 +61,22 @@ def show(kind: type[BaseException], error: BaseException, traceback: TracebackTy
         sys.__excepthook__(kind, error, traceback)
 
 
-def log_mistakes_shortly() -> None:
-    """Have loggers leave out the traceback of a user's mistake: engines log one before `show` prints the message."""
+def record_factory(is_short: Callable[[BaseException], bool]) -> Callable[..., logging.LogRecord]:
+    """Return the present factory of log records, but without the traceback of errors of a kind.
+
+    Args:
+        is_short: says of an error whether its traceback is left out.
+    """
     factory = logging.getLogRecordFactory()
 
     def record(*args: Any, **options: Any) -> logging.LogRecord:
         made = factory(*args, **options)
         error = made.exc_info[1] if made.exc_info else None
-        if error is not None and is_mistake(root_cause(error)):
+        if error is not None and is_short(error):
             made.exc_info = None
         return made
 
-    logging.setLogRecordFactory(record)
+    return record
 
 
 def is_bundle_process(program: str) -> bool:
@@ -81,4 +86,5 @@ def is_bundle_process(program: str) -> bool:
 
 if is_bundle_process(sys.argv[0]):
     sys.excepthook = show
-    log_mistakes_shortly()
+    # An engine logs the traceback of what ends it, before `show` prints the message.
+    logging.setLogRecordFactory(record_factory(lambda error: is_mistake(root_cause(error))))

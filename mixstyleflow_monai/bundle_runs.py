@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mixstyleflow_monai.artifacts import atomic_path, sha256_file, write_json
+from mixstyleflow_monai.bundle_errors import record_factory
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, check_no_hash
 from mixstyleflow_monai.data.dataset_description import SPLITS, DatasetDescription
 
@@ -73,15 +74,7 @@ def for_monai(value: Any) -> Any:
 def short_interrupts() -> Iterator[None]:
     """Log that a training was stopped without a traceback, which MONAI would log once for every engine."""
     factory = logging.getLogRecordFactory()
-
-    def record(*args: Any, **options: Any) -> logging.LogRecord:
-        made = factory(*args, **options)
-        kind = made.exc_info[0] if made.exc_info else None
-        if kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit):
-            made.exc_info = None
-        return made
-
-    logging.setLogRecordFactory(record)
+    logging.setLogRecordFactory(record_factory(lambda error: isinstance(error, KeyboardInterrupt | SystemExit)))
     try:
         yield
     finally:

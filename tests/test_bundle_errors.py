@@ -73,11 +73,13 @@ def test_only_a_bundle_process_is_changed(program: str, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("error", "is_short"), [(ValueError("rate"), True), (chained(ValueError("rate")), True), (KeyError("bug"), False)]
 )
-def test_engine_logs_a_mistake_without_its_traceback(
+def test_records_of_one_kind_of_error_have_no_traceback(
     error: Exception, is_short: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = logging.getLogRecordFactory()
-    bundle_errors.log_mistakes_shortly()
+    is_mistake = bundle_errors.is_mistake
+    factory = bundle_errors.record_factory(lambda raised: is_mistake(bundle_errors.root_cause(raised)))
+    logging.setLogRecordFactory(factory)
     try:
         try:
             raise error

@@ -1,4 +1,4 @@
-"""The paper's settings, on small generated data laid out like the public data sets: steps counted, one step trained."""
+"""The paper's settings on small data of both kinds, volumes of sites and colour images: steps counted, one trained."""
 
 from __future__ import annotations
 
