@@ -51,9 +51,12 @@ def balanced_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
 class SemanticLosses:
     """Losses on what the network's semantic-aware normalization made in the clean pass; there is no second pass.
 
-    Of every stage of the normalization, with features x and output y (Peng et al., CVPR 2022):
+    Of every stage of the normalization, with features x and y, its output times the number of classes (Peng et al.,
+    CVPR 2022; the norm's weight starts at one over that number and not at 1 as published, and the parts are for the
+    published scale: at the smaller one the whitening of three classes stays below its margin and is always 0):
 
-    - ``loss_semantic_target``: smooth L1 between y and ReLU(sum_c IN(x G_c)), the same norm with the true classes G;
+    - ``loss_semantic_target``: smooth L1 between y and ReLU(sum_c IN(x G_c)), the same norm with the true classes G,
+      times that number as well;
     - ``loss_whitening``: `whitening_penalty` of y by the weights of the stage's classifier;
     - ``loss_auxiliary_segmentation``: `balanced_cross_entropy` of that classifier, its logits resized to the image.
 
@@ -147,10 +150,11 @@ class SemanticLosses:
         """Return the three parts of one stage, unweighted."""
         classes = classes.to(kept.features.dtype)
         masks = F.interpolate(classes, size=kept.features.shape[2:], mode="nearest")
-        wanted = stage.normalize(kept.features, masks)
+        normalized = stage.classes * kept.normalized
+        wanted = stage.classes * stage.normalize(kept.features, masks)
         logits = F.interpolate(kept.class_logits, size=classes.shape[2:], mode="bilinear", align_corners=True)
         return [
-            F.smooth_l1_loss(kept.normalized, wanted),
-            whitening_penalty(kept.normalized, stage.classifier.weight.flatten(1)),
+            F.smooth_l1_loss(normalized, wanted),
+            whitening_penalty(normalized, stage.classifier.weight.flatten(1)),
             balanced_cross_entropy(logits, classes),
         ]

@@ -84,14 +84,41 @@ def test_parts_are_the_losses_of_both_stages() -> None:
         wanted = torch.relu(stage.norm(features * inside) + stage.norm(features * (1 - inside)))
         logits = F.interpolate(stage.classifier(features), size=32, mode="bilinear", align_corners=True)
         both = torch.cat([1 - batch["target"], batch["target"]], 1).float()
-        expected["loss_semantic_target"] = expected["loss_semantic_target"] + F.smooth_l1_loss(normalized, wanted)
-        penalty = whitening_penalty(normalized, stage.classifier.weight[:, :, 0, 0])
+        target = F.smooth_l1_loss(2 * normalized, 2 * wanted)
+        expected["loss_semantic_target"] = expected["loss_semantic_target"] + target
+        penalty = whitening_penalty(2 * normalized, stage.classifier.weight[:, :, 0, 0])
         expected["loss_whitening"] = expected["loss_whitening"] + penalty
         entropy = balanced_cross_entropy(logits, both)
         expected["loss_auxiliary_segmentation"] = expected["loss_auxiliary_segmentation"] + entropy
         features = normalized
     for name, value in expected.items():
         torch.testing.assert_close(parts[name], value)
+
+
+@pytest.mark.parametrize("regions", [{"disc": [1]}, REGIONS, {**REGIONS, "vessel": [3]}])
+def test_losses_have_the_published_scale_for_any_number_of_classes(regions: dict[str, list[int]]) -> None:
+    """On the layers' own scale, that of a mean over classes, whitening of three classes would always be 0."""
+    task = Task(1, regions, (32, 32), normalization="san_saw")
+    network, published = make_network(task), make_network(task)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(3, 1, 32, 32, generator=generator)
+    label = torch.randint(0, len(regions) + 1, (3, 1, 32, 32), generator=generator)
+    classes = class_masks(task.encoding, torch.stack([task.encoding.target(one) for one in label]))
+    assert network.normalization is not None
+    assert published.normalization is not None
+    network.normalization[0](features := network.down[0](network.stem(images)))
+    target, whitening, _ = SemanticLosses._of_stage(
+        network.normalization[0], SemanticLosses._kept(network.normalization[0]), classes
+    )
+
+    stage = published.normalization[0]
+    torch.nn.init.ones_(stage.norm.weight)
+    normalized = stage(features)
+    wanted = stage.normalize(features, F.interpolate(classes.float(), scale_factor=0.5))
+    expected = whitening_penalty(normalized, stage.classifier.weight.flatten(1))
+    assert expected.item() > 0
+    torch.testing.assert_close(whitening, expected)
+    torch.testing.assert_close(target, F.smooth_l1_loss(normalized, wanted))
 
 
 def test_classifier_learns_from_its_own_loss_which_leaves_the_encoder_alone() -> None:
