@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from mixstyleflow_monai.data import augmentation
+from mixstyleflow_monai.data.augmentations import _elastic
 
 RECIPES = pytest.mark.parametrize(("name", "channels"), [("prostate", 1), ("fundus", 3)])
 SIZE = (48, 32)
@@ -47,6 +50,28 @@ def test_same_seed_repeats_and_another_one_differs(name: str, channels: int) -> 
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
     assert len(runs[0].flatten(1).unique(dim=0)) > 1
+
+
+@pytest.mark.parametrize("height", [96, 224])
+def test_elastic_displacements_are_near_the_published_ones(height: int) -> None:
+    y, x = torch.meshgrid(torch.arange(float(height)), torch.arange(float(height)), indexing="ij")
+    places, margin = torch.stack([y, x]), height // 5  # zeros come in at the border
+    elastic, generator = _elastic(height, prob=1.0), np.random.default_rng(0)
+    own, published, folded = [], [], []
+    for seed in range(20):
+        elastic.set_random_state(seed)
+        moved = elastic({"image": places.clone(), "label": places.clone()})["image"].as_tensor()
+        inside = (moved - places)[:, margin:-margin, margin:-margin]
+        own.append(float(inside.square().mean()))
+        down, right = torch.diff(moved, dim=1)[:, :, :-1], torch.diff(moved, dim=2)[:, :-1]
+        area = (down[0] * right[1] - down[1] * right[0])[margin:-margin, margin:-margin]
+        folded.append(float((area <= 0).float().mean()))
+        sigma, factor = height * generator.uniform(0.1, 0.2) * 0.75, height * generator.uniform(1.5, 2.0)
+        field = factor * gaussian_filter(generator.uniform(-1.0, 1.0, (height, height)), sigma)
+        published.append(float(np.square(field).mean()))
+    assert 1.0 <= np.sqrt(np.mean(own) / np.mean(published)) <= 1.5
+    # The published field folds as often at 96 pixels, and never at 224.
+    assert np.mean(np.array(folded) > 0) <= (0.35 if height == 96 else 0.0)
 
 
 @RECIPES
