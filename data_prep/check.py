@@ -37,6 +37,7 @@ from data_prep.check_description import (
     missing_regions,
     read_description,
     shown,
+    small_domains,
 )
 from mixstyleflow_monai.artifacts import write_json
 from mixstyleflow_monai.data.dataset_description import DatasetDescription, read_json
@@ -89,7 +90,7 @@ def check_dataset(
             Problem(fault.severity, case.id, shown(fault.file, description), fault.text, fault.remedy)
             for fault in result.faults
         ]
-    for check in (duplicates, missing_regions, dark_domains, domains_of_other_planes):
+    for check in (duplicates, missing_regions, dark_domains, domains_of_other_planes, small_domains):
         problems += check(description, results)
     problems.sort(key=lambda problem: problem.severity != "error")
     counts: Counter[str] = Counter(problem.severity for problem in problems)

@@ -30,8 +30,13 @@ from mixstyleflow_monai.data.file_faults import (
     open_picture,
     unreadable,
 )
-from mixstyleflow_monai.data.grids import axes_of, network_field
-from mixstyleflow_monai.data.label_field import REMEDY, shares_outside, shown_field, shown_shares
+from mixstyleflow_monai.data.grids import axes_of, filled_share, network_field
+from mixstyleflow_monai.data.label_field import (
+    REMEDY,
+    shares_outside,
+    shown_field,
+    shown_shares,
+)
 
 # Values looked at together; 8 bytes each, and a few copies of them.
 _PIECE = 2**20
@@ -70,6 +75,8 @@ class CaseResult:
             for volumes and types without a largest value.
         coarseness: longest edge of a volume's voxels within axial slices over that across them; None for pictures and
             volumes without a place.
+        filled: share of the network's input that a slice fills; None for pictures, volumes without a place, and where
+            whole slices are resized.
     """
 
     faults: list[Fault] = field(default_factory=list)
@@ -77,6 +84,7 @@ class CaseResult:
     region_sizes: dict[str, int] | None = None
     used_range: float | None = None
     coarseness: float | None = None
+    filled: float | None = None
 
 
 def check_case(job: CaseJob) -> CaseResult:
@@ -89,6 +97,7 @@ def check_case(job: CaseJob) -> CaseResult:
             result.faults += _spacing_faults(case)
             result.pixels, largest = _check_image(case.image, result.faults)
             result.coarseness = _coarseness(case.image) if is_volume(case.image) else None
+            result.filled = _filled(job)
             top = None if is_volume(case.image) else _top(case.image)
             result.used_range = None if top is None else largest / top
         except Exception as error:  # whatever a reader raises, the file is at fault
@@ -214,6 +223,17 @@ def _field(job: CaseJob) -> tuple[slice, slice, slice] | None:
     if not has_place(affine) or len(volume.shape) != 3:
         return None
     return network_field(volume.shape, affine, job.image_size, job.pixel_spacing)
+
+
+def _filled(job: CaseJob) -> float | None:
+    """Return the share of the network's input that a slice of a volume fills; None where nobody can tell."""
+    if job.spatial_dims != 3 or job.pixel_spacing is None:
+        return None
+    volume = load_volume(job.case.image)
+    affine = np.asarray(volume.affine, dtype=np.float64)
+    if not has_place(affine) or len(volume.shape) != 3:
+        return None
+    return filled_share(volume.shape, affine, job.image_size, job.pixel_spacing)
 
 
 def _value_fault(path: Path, unknown: set[float], known: list[int]) -> Fault:

@@ -26,6 +26,7 @@ from mixstyleflow_monai.data.dataset_description import (
     description_problems,
     read_dataset_file,
 )
+from mixstyleflow_monai.data.label_field import MIN_SHARE_FILLED, SMALL_REMEDY
 from mixstyleflow_monai.data.schema_checks import schema_problems
 
 _SHOWN_TWINS = 5
@@ -166,7 +167,12 @@ def missing_regions(description: DatasetDescription, results: Sequence[CaseResul
         severity: Literal["error", "warning"] = (
             "error" if needed or len(absent) == len(description.regions) else "warning"
         )
-        remedy = "check how label values were mapped, or remove the region" if needed else "check the labels"
+        remedy = (
+            "check how label values were mapped; if they are right, import with another `split: seed` or larger "
+            "shares, or remove the region"
+            if needed
+            else "check the labels"
+        )
         problems.append(Problem(severity, "-", description.path.name, fault, remedy))
     return problems
 
@@ -219,6 +225,26 @@ def domains_of_other_planes(description: DatasetDescription, results: Sequence[C
         )
         for domain, ratios in sorted(domains.items())
         if median(ratios) > _COARSE
+    ]
+
+
+def small_domains(description: DatasetDescription, results: Sequence[CaseResult]) -> list[Problem]:
+    """List the domains whose volumes are far smaller than what the network sees, a few pixels in a padded image."""
+    domains: dict[str, list[float]] = defaultdict(list)
+    for case, result in zip(description.cases, results, strict=True):
+        if result.filled is not None:
+            domains[case.domain].append(result.filled)
+    return [
+        Problem(
+            "warning",
+            "-",
+            description.path.name,
+            f"half of the volumes of {domain!r} fill at most {100 * median(shares):.2g} % of what the network sees "
+            "(image_size x pixel_spacing)",
+            SMALL_REMEDY,
+        )
+        for domain, shares in sorted(domains.items())
+        if median(shares) < MIN_SHARE_FILLED
     ]
 
 

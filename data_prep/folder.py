@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from data_prep.folder_cases import (
     check_images,
     choose_channels,
     find_cases,
+    other_case_note,
+    reasons_of,
     relative_to,
     take_case,
 )
@@ -35,6 +38,9 @@ from data_prep.image_files import UnusableCase
 from data_prep.import_summary import LeftOut, print_notes, print_summary, write_left_out
 from mixstyleflow_monai.data.dataset_description import SPLITS, save_dataset
 from mixstyleflow_monai.data.splits import assign_splits
+
+_SEEDS = 100
+"""Of the split, that are tried for one in which every part shows every region."""
 
 
 def make_folder_dataset(
@@ -81,15 +87,51 @@ def make_folder_dataset(
         write_left_out(folder, left_out)
         save_dataset(folder, content)
     print_summary(content, {case.id: case.shares for case in cases}, left_out, console)
-    source = next(domain for domain in checked.domains if domain.name == checked.source_domain)
+    print_notes(_notes(checked, base, content, cases), console)
+    return Path(output) / "dataset.json"
+
+
+def _notes(spec: FolderSpec, root: Path, content: Mapping[str, Any], cases: Sequence[FoundCase]) -> list[str]:
+    """Return what differs from what a user may take for granted."""
+    notes = [note for domain in spec.domains if (note := other_case_note(domain, root))]
+    source = next(domain for domain in spec.domains if domain.name == spec.source_domain)
     if source.group is None:
-        note = (
+        notes.append(
             f"{source.name} has no `group`, so each of its files counts as a patient of its own. If a patient "
             "has several, add it to the description: otherwise one patient can be in training and test, and scores on "
             "the source are flattered."
         )
-        print_notes([note], console)
-    return Path(output) / "dataset.json"
+    shares = {case.id: case.shares for case in cases}
+    absent = _absent_regions(content["cases"], shares, spec)
+    if absent:
+        better = None
+        for seed in range(_SEEDS):
+            other = assign_splits(content["cases"], spec.source_domain, fractions=spec.fractions, seed=seed)
+            if not _absent_regions(other, shares, spec):
+                better = seed
+                break
+        remedy = "give other shares under" if better is None else f"write `seed: {better}` under"
+        notes.append(
+            f"no label of the source shows {', '.join(absent)}, which can be neither learned nor chosen by there: "
+            f"{remedy} `split`."
+        )
+    return notes
+
+
+def _absent_regions(
+    entries: Sequence[Mapping[str, Any]], shares: Mapping[str, Mapping[str, float]], spec: FolderSpec
+) -> list[str]:
+    """Return, in words, the regions that no training or no validation case shows."""
+    return [
+        f"{region} in {split}"
+        for split in SPLITS[:-1]
+        for region in spec.regions
+        if not any(
+            shares[entry["id"]][region]
+            for entry in entries
+            if entry["split"] == split and entry["domain"] == spec.source_domain
+        )
+    ]
 
 
 def _import_cases(spec: FolderSpec, root: Path, folder: Path, left_out: list[LeftOut]) -> tuple[list[FoundCase], int]:
@@ -136,13 +178,19 @@ def _check_domains(spec: FolderSpec, cases: list[FoundCase], left_out: list[Left
                 raise ValueError(
                     f"{spec.path}: regions.{region}: no label of the source domain {domain.name} has one of its "
                     f"values {values}, so it cannot be learned; the first label is {members[0].label}. Correct "
-                    "`label_values` or `labels` of the domain, or remove the region."
+                    f"`label_values` or `labels` of the domain, or remove the region.{_told(left_out, domain.name)}"
                 )
         if not any(share for case in members for share in case.shares.values()):
             raise ValueError(
                 f"{spec.path}: domains.{domain.name}: all of its {len(members)} labels are background only, so nothing "
                 f"can be measured on them; the first is {members[0].label}. Correct `label_values` or `labels`."
             )
+
+
+def _told(left_out: Sequence[LeftOut], domain: str) -> str:
+    """Return a sentence on the images of a domain that were left out, which may be why too little is there, or ""."""
+    gone = [entry for entry in left_out if entry.domain == domain]
+    return f" {len(gone)} of its images were left out: {reasons_of(gone)}." if gone else ""
 
 
 def _content(
@@ -153,7 +201,7 @@ def _content(
     try:
         entries = assign_splits(entries, spec.source_domain, fractions=spec.fractions, seed=spec.seed)
     except ValueError as error:
-        raise ValueError(f"{spec.path}: {error}") from error
+        raise ValueError(f"{spec.path}: {error}{_told(left_out, spec.source_domain)}") from error
     counts = Counter(entry.domain for entry in left_out)
     return {
         "format": 1,

@@ -146,6 +146,23 @@ def _no_match(root: Path, pattern: str) -> str:
     return "" if other is None else f" Upper and lower case count: {other} is there."
 
 
+def other_case_note(domain: DomainSpec, root: Path) -> str:
+    """Return a note on files that the pattern of a domain's images would match but for upper and lower case, or ""."""
+    folders, _, name = domain.images.rpartition("/")
+    matched = search(root, domain.images)
+    places = {place for place in (search(root, folders) if folders else {root}) if place.is_dir()}
+    below = {path for place in places for path in place.iterdir() if path.is_file() and not path.name.startswith(".")}
+    passed_over = sorted(
+        path.name for path in below - matched if fnmatch.fnmatchcase(path.name.casefold(), name.casefold())
+    )
+    if not passed_over:
+        return ""
+    return (
+        f"{domain.name}: `images` {domain.images} passes over {len(passed_over)} files that differ from it in upper "
+        f"and lower case, such as {passed_over[0]}. Rename them, or write the letters that differ as [nN]."
+    )
+
+
 def is_dead_link(path: Path) -> bool:
     """Say whether a path is a link to nothing or a circle of links."""
     return path.is_symlink() and not os.path.exists(path)
@@ -197,12 +214,16 @@ def check_filled(
     for domain in spec.domains:
         if domain.name not in filled:
             entries = [entry for entry in left_out if entry.domain == domain.name]
-            reasons = Counter(re.sub(r"\S*[./]\S*", "...", entry.reason) for entry in entries).most_common(3)
             raise ValueError(
-                f"{where}{domain.name}: none of its {len(entries)} images can be used: "
-                f"{'; '.join(f'{count} x {reason}' for reason, count in reasons)}. The first is {entries[0].image}: "
-                f"{entries[0].reason}. {remedy}"
+                f"{where}{domain.name}: none of its {len(entries)} images can be used: {reasons_of(entries)}. {remedy}"
             )
+
+
+def reasons_of(left_out: Sequence[LeftOut]) -> str:
+    """Return the most frequent reasons for which cases were left out, and the first case."""
+    reasons = Counter(re.sub(r"\S*[./]\S*", "...", entry.reason) for entry in left_out).most_common(3)
+    told = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+    return f"{told}. The first is {left_out[0].image}: {left_out[0].reason}"
 
 
 def _case_names(paths: list[Path]) -> list[str]:

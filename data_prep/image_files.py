@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mixstyleflow_monai.data.file_faults import Fault, open_picture, picture_faults, unreadable
+from mixstyleflow_monai.data.file_faults import Fault, lossy_label_faults, open_picture, picture_faults, unreadable
 
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L")
 _GREY_MODES = ("1", "L", "LA", *_WIDE_MODES)
@@ -78,19 +78,22 @@ def stored_values(path: Path) -> str:
             mode = image.mode
     except (OSError, ValueError, Image.DecompressionBombError):
         return "grey"
-    return "wide" if mode in _WIDE_MODES else "grey" if mode in _GREY_MODES else "colours"
+    # Other modes count as grey: such images are left out.
+    return "wide" if mode in _WIDE_MODES else "colours" if mode in _COLOUR_MODES else "grey"
 
 
-def open_image(path: str | os.PathLike[str]) -> Image.Image:
+def open_image(path: str | os.PathLike[str], *, is_label: bool = False) -> Image.Image:
     """Read a 2-D file with all its pixels.
 
     Raises:
-        UnusableCase: missing, unreadable, a file of several frames, colours of 16 bits, or stored turned (EXIF).
+        UnusableCase: missing, unreadable, a file of several frames, colours of 16 bits, or stored turned (EXIF); a
+            label of a format that changes its values.
     """
     try:
         with open_picture(path) as image:
             # Indexed colours are turned into RGB where an image is wanted.
             refuse(picture_faults(Path(path), image, is_label=True))
+            refuse(lossy_label_faults(Path(path), image) if is_label else [])
             image.load()
             return image.copy()
     except UnusableCase:
@@ -161,10 +164,10 @@ def read_label(path: Path) -> NDArray[Any]:
     """Read a 2-D label as (rows, columns) integers; of an indexed file the index is taken, not its colour.
 
     Raises:
-        UnusableCase: unreadable.
+        UnusableCase: unreadable, or of a format that changes values.
         SeveralValues: a colour file whose channels differ, or one of which a part is transparent.
     """
-    image = open_image(path)
+    image = open_image(path, is_label=True)
     values = np.asarray(image)
     if image.mode == "1":
         return values.astype(np.uint8)
@@ -186,6 +189,10 @@ def remap(label: NDArray[Any], label_values: Mapping[int, int], path: Path) -> N
     Raises:
         ValueError: the label has a value without an entry.
     """
+    if label.dtype.kind == "f":
+        # As training compares them: a whole number with a scale factor, 255 x 1/255, is whole in single precision.
+        with np.errstate(over="ignore"):
+            label = label.astype(np.float32)
     found = np.unique(label)
     unknown = [value for value in found.tolist() if value not in label_values]
     if unknown:

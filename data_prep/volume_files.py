@@ -146,10 +146,13 @@ def copy_volume(
     affine = np.asarray(volume.affine, dtype=np.float64)
     values, _ = label_on_grid(volume_values(found, label), found.affine, affine, volume.shape)
     voxels = volume_values(volume, image)
-    bad = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
+    # Training has single precision, in which larger numbers are infinite.
+    bad = int(voxels.size - np.count_nonzero(np.abs(voxels) <= np.finfo(np.float32).max))
     if bad:
         remedy = "replace them, for example by the value of the background"
-        raise UnusableCase(f"{image.name} has {bad} voxels that are NaN or infinite", remedy)
+        raise UnusableCase(
+            f"{image.name} has {bad} voxels that are NaN or infinite, or beyond single precision", remedy
+        )
     values = remap(values, label_values, label)
     for output in outputs:
         output.parent.mkdir(parents=True, exist_ok=True)

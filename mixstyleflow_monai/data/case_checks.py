@@ -18,6 +18,7 @@ from mixstyleflow_monai.data.file_faults import (
     has_place,
     is_volume,
     load_volume,
+    lossy_label_faults,
     open_picture,
     picture_faults,
     tiff_faults,
@@ -47,12 +48,13 @@ def check_headers(description: DatasetDescription) -> DatasetDescription:
     return description
 
 
-def check_images(datalist: Sequence[Mapping[str, Any]], channels: int) -> None:
+def check_images(datalist: Sequence[Mapping[str, Any]], channels: int, spatial_dims: int | None = None) -> None:
     """Refuse images that a network cannot take, before the first one is segmented.
 
     Args:
         datalist: MONAI datalist with ``image``.
         channels: of the network's input.
+        spatial_dims: 2 or 3, of the images that the network was trained on; None takes both.
 
     Raises:
         ValueError: lists the images, with what was found, what is expected and the remedy.
@@ -60,7 +62,7 @@ def check_images(datalist: Sequence[Mapping[str, Any]], channels: int) -> None:
     problems = [
         f"{fault.file}: {fault.text}; {fault.remedy}"
         for item in datalist
-        for fault in image_faults(Path(item["image"]), channels)
+        for fault in image_faults(Path(item["image"]), channels, spatial_dims)
         if fault.severity == "error"
     ]
     raise_problems("images to segment", problems)
@@ -102,13 +104,18 @@ def _out_of_range(path: Path) -> str:
     return "" if 0 <= low <= high <= top else f"has values from {low:g} to {high:g}"
 
 
-def image_faults(path: Path, channels: int) -> list[Fault]:
+def image_faults(path: Path, channels: int, spatial_dims: int | None = None) -> list[Fault]:
     """List what the header of an image has wrong for a network.
 
     Args:
         path: 2-D image or volume.
         channels: of the network's input.
+        spatial_dims: 2 or 3, of the images that the network was trained on; None takes both.
     """
+    if spatial_dims is not None and is_volume(path) != (spatial_dims == 3):
+        kinds = ("2-D images", "volumes") if spatial_dims == 2 else ("volumes", "2-D images")
+        text = f"the network was trained on {kinds[0]}, this is one of {kinds[1]}"
+        return [Fault(path, text, f"give {kinds[0]}: intensities and pixel sizes are treated in other ways")]
     if is_volume(path):
         faults = volume_faults(path)[1]
         if channels != 1 and not any(fault.severity == "error" for fault in faults):
@@ -149,6 +156,7 @@ def _picture_faults(case: Case, channels: int) -> list[Fault]:
         try:
             with open_picture(path) as image:
                 faults += picture_faults(path, image, is_label=is_label) or tiff_faults(path, image)
+                faults += lossy_label_faults(path, image) if is_label else []
                 bands, mode = len(image.getbands()), image.mode
                 sizes.append(image.size)
         except Exception as error:  # whatever a reader raises, the file is at fault

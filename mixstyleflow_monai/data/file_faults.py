@@ -303,6 +303,7 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
 
 # Of the TIFF tag that says what the values mean.
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_LOSSY_FORMATS = ("JPEG", "MPO")
 
 
 def picture_faults(path: Path, image: Image.Image, *, is_label: bool = False) -> list[Fault]:
@@ -322,6 +323,14 @@ def picture_faults(path: Path, image: Image.Image, *, is_label: bool = False) ->
         remedy = "save it upright (such as `magick IN -auto-orient OUT`), and see in `preview` that its label fits"
         return [Fault(path, text, remedy)]
     return []
+
+
+def lossy_label_faults(path: Path, image: Image.Image) -> list[Fault]:
+    """List what is wrong with an opened label of a format that changes values while it is saved."""
+    if image.format not in _LOSSY_FORMATS:
+        return []
+    remedy = "save the label as PNG from where it was drawn; a copy of this file keeps its wrong values"
+    return [Fault(path, "is a JPEG file, which changes the values of a label, most of all at borders", remedy)]
 
 
 def tiff_faults(path: Path, image: Image.Image) -> list[Fault]:

@@ -46,6 +46,26 @@ def axes_of(affine: NDArray[np.float64]) -> str:
     return "".join(code or "?" for code in aff2axcodes(affine))
 
 
+def filled_share(
+    shape: Sequence[int], affine: NDArray[np.float64], image_size: Sequence[int], pixel_spacing: Sequence[float]
+) -> float:
+    """Return the share of the network's input that a slice of a volume fills, at most 1; the rest is padding.
+
+    Args:
+        shape: of the volume, three axes.
+        affine: of the volume, invertible.
+        image_size: pixels of the network's input along left-right and front-back.
+        pixel_spacing: mm along the same.
+    """
+    turn, sizes = ornt_transform(io_orientation(affine), axcodes2ornt(("L", "P", "S"))), voxel_sizes(affine)
+    share = 1.0
+    for axis in range(3):
+        place = int(turn[axis, 0])
+        if place != 2:
+            share *= min(1.0, int(shape[axis]) * sizes[axis] / (image_size[place] * pixel_spacing[place]))
+    return share
+
+
 def network_field(
     shape: Sequence[int],
     affine: NDArray[np.float64],

@@ -1,7 +1,8 @@
-"""Labels that lie outside of what the network sees of a volume, and so are neither learned nor segmented.
+"""Volumes that do not suit what the network sees of them: labels outside of it, or hardly anything inside.
 
 Volumes are cropped around their centre to ``image_size`` x ``pixel_spacing``. An organ that lies off the centre, or a
-large one, loses a part in that without a word; here it is measured on the labels.
+large one, loses a part in that without a word, and is neither learned nor segmented; here it is measured on the labels.
+A volume much smaller than that becomes a few pixels in a padded field.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mixstyleflow_monai.data.dataset_description import Case, DatasetDescription
 from mixstyleflow_monai.data.file_faults import has_place, load_volume
-from mixstyleflow_monai.data.grids import network_field
+from mixstyleflow_monai.data.grids import filled_share, network_field
 
 if TYPE_CHECKING:
     from mixstyleflow_monai.data.task import Task
@@ -24,7 +26,10 @@ MAX_SHARE_OUTSIDE = 0.01
 """Part of a region of one case that may lie outside before it is told."""
 CASES_PER_DOMAIN = 64
 """Of a larger domain, training looks at cases at equal steps, so that its start takes seconds."""
+MIN_SHARE_FILLED = 0.1
+"""Of the network's input, below which it is told that a volume is small."""
 REMEDY = "give training a larger image_size or pixel_spacing, or pixel_spacing null to resize whole slices"
+SMALL_REMEDY = "give training a finer pixel_spacing, or pixel_spacing null to resize whole slices"
 _SHOWN_CASES = 5
 
 logger = logging.getLogger(__name__)
@@ -54,7 +59,7 @@ def shown_field(image_size: Sequence[int], pixel_spacing: Sequence[float]) -> st
 
 
 def warn_of_cut_labels(description: DatasetDescription, task: Task) -> None:
-    """Log one warning if labels of the data set lie outside of the network's field.
+    """Log a warning if labels of the data set lie outside of the network's field, and one if volumes hardly fill it.
 
     Labels are read only of volumes that are larger than the field, and of at most `CASES_PER_DOMAIN` cases a domain.
 
@@ -66,13 +71,12 @@ def warn_of_cut_labels(description: DatasetDescription, task: Task) -> None:
 
     if description.spatial_dims != 3 or task.pixel_spacing is None or not description.cases or not is_first():
         return
-    cases = [
-        case
-        for domain in description.domains
-        for case in _spread(description.select(domain=domain), CASES_PER_DOMAIN)
-        if _is_cropped(case, task.image_size, task.pixel_spacing)
+    looked_at = [
+        case for domain in description.domains for case in _spread(description.select(domain=domain), CASES_PER_DOMAIN)
     ]
+    _warn_of_small(looked_at, task.image_size, task.pixel_spacing)
     cut = {}
+    cases = [case for case in looked_at if _is_cropped(case, task.image_size, task.pixel_spacing)]
     for case in tqdm(cases, desc="labels in the field", unit="volume", leave=False):
         shares = _case_shares(case, description.regions, task.image_size, task.pixel_spacing)
         if shares:
@@ -84,11 +88,33 @@ def warn_of_cut_labels(description: DatasetDescription, task: Task) -> None:
             "%d of %d cases looked at have labels outside of %s, which are neither learned nor segmented: %s%s. To "
             "keep them, %s. `python -m data_prep check` lists all such cases.",
             len(cut),
-            sum(min(CASES_PER_DOMAIN, len(description.select(domain=domain))) for domain in description.domains),
+            len(looked_at),
             shown_field(task.image_size, task.pixel_spacing),
             shown,
             more,
             REMEDY,
+        )
+
+
+def _warn_of_small(cases: Sequence[Case], image_size: Sequence[int], pixel_spacing: Sequence[float]) -> None:
+    """Log one warning if slices of some volumes are far smaller than the network's field."""
+    small = {}
+    for case in cases:
+        grid = _grid(case)
+        share = 1.0 if grid is None else filled_share(*grid, image_size, pixel_spacing)
+        if share < MIN_SHARE_FILLED:
+            small[case.id] = f"{case.id} {100 * share:.2g} %"
+    if small:
+        more = f"; and {len(small) - _SHOWN_CASES} more" if len(small) > _SHOWN_CASES else ""
+        logger.warning(
+            "%d of %d cases looked at fill less than %.0f %% of %s, and are a few pixels in a padded image: %s%s. %s.",
+            len(small),
+            len(cases),
+            100 * MIN_SHARE_FILLED,
+            shown_field(image_size, pixel_spacing),
+            "; ".join(list(small.values())[:_SHOWN_CASES]),
+            more,
+            SMALL_REMEDY[0].upper() + SMALL_REMEDY[1:],
         )
 
 
@@ -97,15 +123,22 @@ def _spread(cases: Sequence[Case], count: int) -> list[Case]:
     return [cases[index * len(cases) // count] for index in range(count)] if len(cases) > count else list(cases)
 
 
-def _is_cropped(case: Case, image_size: Sequence[int], pixel_spacing: Sequence[float]) -> bool:
+def _grid(case: Case) -> tuple[tuple[int, ...], NDArray[np.float64]] | None:
+    """Return shape and affine of a case's label; None if they cannot be told, where training itself names the file."""
     try:
         volume = load_volume(case.label)
-    except Exception:  # whatever a reader raises; training itself names the file
+    except Exception:  # whatever a reader raises
+        return None
+    affine = np.asarray(volume.affine)
+    return (volume.shape, affine) if len(volume.shape) == 3 and has_place(affine) else None
+
+
+def _is_cropped(case: Case, image_size: Sequence[int], pixel_spacing: Sequence[float]) -> bool:
+    grid = _grid(case)
+    if grid is None:
         return False
-    if len(volume.shape) != 3 or not has_place(np.asarray(volume.affine)):
-        return False
-    field = network_field(volume.shape, np.asarray(volume.affine), image_size, pixel_spacing)
-    return any(side.stop - side.start < size for side, size in zip(field, volume.shape, strict=True))
+    field = network_field(*grid, image_size, pixel_spacing)
+    return any(side.stop - side.start < size for side, size in zip(field, grid[0], strict=True))
 
 
 def _case_shares(

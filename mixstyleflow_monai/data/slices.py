@@ -77,14 +77,14 @@ class SliceDataset(Dataset[Any], Randomizable):
             return  # a placeholder, see `mixstyleflow_monai.inspection`
         for number in range(len(self.cases)):
             self.index += self._slices_of(number, slices)
-        if not self.index:
-            raise ValueError(f"SliceDataset: none of the {len(data)} cases has a labelled slice. Check the labels.")
         targets = (self.cases[number]["label"] for number in range(len(self.cases)))
-        if not any(bool((target[1:] if self.exclusive else target).any()) for target in targets):
+        if not self.index or not any(bool((t[1:] if self.exclusive else t).any()) for t in targets):
             raise ValueError(
-                f"SliceDataset: no region is in any of the {len(data)} labels, the first is {data[0]['label']}. Check "
-                "that the labels hold the values that the regions of dataset.json list and that, in volumes, it "
-                "lies within image_size x pixel_spacing mm around the centre (pixel_spacing null resizes whole slices)."
+                f"SliceDataset: no region is in any of the {len(data)} labels of this split, the first is "
+                f"{data[0]['label']}. If the labels are right and these cases are without it, import them with another "
+                "seed or larger shares under `split`. Else check that the labels hold the values that the regions of "
+                "dataset.json list, and that in volumes they lie within image_size x pixel_spacing mm around the "
+                "centre and are not smaller than a pixel of pixel_spacing (null resizes whole slices)."
             )
 
     def _slices_of(self, number: int, slices: str) -> list[tuple[int, int | None]]:

@@ -104,6 +104,23 @@ def test_images_that_a_network_takes_pass(channels: int, tmp_path: Path) -> None
     check_images([], channels)
 
 
+@pytest.mark.parametrize(("dims", "name"), [(2, "a.nii.gz"), (3, "a.png")])
+def test_a_network_of_pictures_takes_no_volume_nor_the_other_way_round(dims: int, name: str, tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", (8, 6))
+    write_nifti(tmp_path / "a.nii.gz", (8, 6, 4))
+    kinds = {2: "2-D images", 3: "volumes"}
+    message = rf"{name}: the network was trained on {kinds[dims]}, this is one of {kinds[5 - dims]}; give {kinds[dims]}"
+    with pytest.raises(ValueError, match=message):
+        check_images([{"image": str(tmp_path / n)} for n in ("a.png", "a.nii.gz")], 1, dims)
+
+
+def test_a_label_in_jpeg_is_refused(tmp_path: Path) -> None:
+    write_png(tmp_path / "i.png", (8, 6))
+    Image.new("L", (6, 8)).save(tmp_path / "l.jpg")
+    with pytest.raises(ValueError, match=r"l\.jpg: is a JPEG file, which changes the values .* save the label as PNG"):
+        check_headers(describe(tmp_path, "i.png", "l.jpg"))
+
+
 def test_all_images_that_a_network_cannot_take_are_named_at_once(tmp_path: Path) -> None:
     write_png(tmp_path / "grey.png", (8, 6))
     write_png(tmp_path / "clear.png", (8, 6, 4))

@@ -95,3 +95,12 @@ def test_images_are_resized_whole(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     case = Case("a", "home", "a", "train", tmp_path / "a.png", tmp_path / "a.png", {}, None)
     flat = DatasetDescription(tmp_path / "dataset.json", "x", 2, 1, {"a": [1]}, "home", (case,), {}, "0")
     assert warnings_of(flat, caplog) == []
+
+
+def test_volumes_of_a_few_pixels_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    description = describe(tmp_path, {"a": (20, 40), "b": (20, 40)})
+    (message,) = warnings_of(description, caplog, image_size=(192, 160))
+    # 60 x 50 of 192 x 160 voxels
+    assert message.startswith("2 of 2 cases looked at fill less than 10 % of the central 192 x 160 mm")
+    assert "a 9.8 %; b 9.8 %. Give training a finer pixel_spacing, or pixel_spacing null" in message
+    assert warnings_of(description, caplog, image_size=(160, 160)) == []

@@ -326,7 +326,7 @@ def test_empty_lists_and_unknown_choices_are_refused(
         "image": write_volume(tmp_path / "i.nii.gz", np.arange(800, dtype=np.float32).reshape(20, 20, 2)),
         "label": write_volume(tmp_path / "l.nii.gz", np.zeros((20, 20, 2), np.uint8)),
     }
-    with pytest.raises(ValueError, match="none of the 1 cases has a labelled slice"):
+    with pytest.raises(ValueError, match="no region is in any of the 1 labels of this split"):
         dataset([empty], slices="labelled")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 
 from data_prep import check_case as check_case_module
+from data_prep import check_description
 from data_prep.check import IMAGE_SIZE, PIXEL_SPACING, check_dataset
 from mixstyleflow_monai.artifacts import sha256_file
-from mixstyleflow_monai.data import load_dataset
+from mixstyleflow_monai.data import label_field, load_dataset
 from tests.data_prep import bad_files as bad
 
 TRAIN = Path(__file__).resolve().parents[2] / "bundles" / "phase1_base_segmentation" / "configs" / "train.json"
@@ -111,3 +113,15 @@ def test_a_scaled_volume_and_its_copy_in_floating_point_are_a_duplicate(volumes:
     assert sha256_file(first.image) != sha256_file(last.image)
     faults = found(volumes)[first.image.relative_to(volumes).as_posix()]
     assert any(severity == "error" and f"the same pixels as {last.id}" in text for severity, text in faults)
+
+
+def test_volumes_of_a_few_pixels_are_told_once(volumes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check_description, "MIN_SHARE_FILLED", label_field.MIN_SHARE_FILLED)
+    told = [text for _, text in found(volumes)["dataset.json"]]
+    assert any(
+        re.fullmatch(r"half of the volumes of '\S+' fill at most 0\.11 % of what the network sees .*", text)
+        for text in told
+    )
+    assert not any(
+        "fill at most" in text for _, text in found(volumes, "--pixel_spacing", "null").get("dataset.json", [])
+    )

@@ -19,7 +19,9 @@ from data_prep.image_files import (
     array_hash,
     open_image,
     read_label,
+    remap,
     similar_name,
+    stored_values,
 )
 from data_prep.volume_files import copy_volume, open_volume
 from mixstyleflow_monai.data.file_faults import volume_faults
@@ -147,6 +149,27 @@ def test_a_scaled_volume_and_its_copy_in_floating_point_are_equal(slope: float, 
 
 def test_numbers_beyond_float32_are_hashed_without_a_warning() -> None:
     assert array_hash(VOLUME * 1e300) == array_hash(VOLUME * 2e300) != array_hash(VOLUME)
+
+
+def test_a_whole_label_with_a_scale_factor_is_whole() -> None:
+    stored = np.array([[0, 255], [255, 0]]) * float(np.float32(1 / 255))
+    assert stored.max() != 1.0
+    assert remap(stored, {0: 0, 1: 7}, Path("l.nii")).tolist() == [[0, 7], [7, 0]]
+    with pytest.raises(ValueError, match=r"has values 0, 0\.5; .* is no whole number"):
+        remap(stored.round() / 2, {0: 0, 1: 7}, Path("l.nii"))
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("L", "grey"), ("I;16", "wide"), ("RGB", "colours"), ("F", "grey")])
+def test_only_colours_count_as_colours(mode: str, kind: str, tmp_path: Path) -> None:
+    Image.new(mode, (4, 3)).save(tmp_path / "a.tif")
+    assert stored_values(tmp_path / "a.tif") == kind
+
+
+def test_a_jpeg_label_is_refused_and_a_jpeg_image_is_read(tmp_path: Path) -> None:
+    Image.new("L", (4, 3)).save(tmp_path / "a.jpg")
+    assert open_image(tmp_path / "a.jpg").size == (4, 3)
+    with pytest.raises(UnusableCase, match=r"a\.jpg is a JPEG file, which changes the values of a label"):
+        read_label(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "PA"])
