@@ -30,10 +30,16 @@ def root_cause(error: BaseException) -> BaseException:
     """Return what to tell the user of a chain of errors.
 
     That is the outermost mistake in it, which has our own message and may in turn have a library's as its cause; the
-    innermost error if there is no mistake in it.
+    innermost error if there is no mistake in it. A full disk counts also where a library raised another error while it
+    cleaned up, as torch does when it saves.
     """
-    while not is_mistake(error) and error.__cause__ is not None:
-        error = error.__cause__
+    while not is_mistake(error):
+        if error.__cause__ is not None:
+            error = error.__cause__
+        elif isinstance(error.__context__, OSError) and error.__context__.errno in _FULL:
+            error = error.__context__
+        else:
+            break
     return error
 
 

@@ -50,6 +50,16 @@ def test_only_what_a_user_can_mend_of_the_operating_system_is_one_line(
     assert re.search(said, capsys.readouterr().err)
 
 
+def test_a_full_disk_is_told_where_a_library_raised_another_error_over_it(capsys: pytest.CaptureFixture[str]) -> None:
+    error = RuntimeError("unexpected pos 64 vs 0")
+    error.__context__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.pt")
+    bundle_errors.show(RuntimeError, chained(error), None)
+    assert capsys.readouterr().err.startswith("error: a.pt: ")
+    error.__context__ = ValueError("a mistake that was dealt with")
+    bundle_errors.show(RuntimeError, chained(error), None)
+    assert "unexpected pos" in capsys.readouterr().err
+
+
 def test_any_other_error_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     bundle_errors.show(RuntimeError, chained(ZeroDivisionError("a bug")), None)
     text = capsys.readouterr().err

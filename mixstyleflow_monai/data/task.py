@@ -171,7 +171,7 @@ class Task:
             ("spatial_dims", self.spatial_dims, description.spatial_dims),
             ("regions", self.regions, description.regions),
         ):
-            if own != found:
+            if _in_order(own) != _in_order(found):
                 raise ValueError(
                     f"{description.path}: {name} is {found}, but the model was trained with {own}. Give a data set of "
                     "the same task, or train phase 1 on this one."
@@ -252,6 +252,11 @@ class Task:
         """Return transforms of the image, with the label as it is on disk, on its original grid."""
         load_label = [image_loader(LABEL_KEY), EnsureChannelFirstd(LABEL_KEY)]
         return Compose([*self.inference_preprocessing().transforms, *load_label])
+
+
+def _in_order(value: Any) -> Any:
+    """Return the values of each region in order, and anything else as it is."""
+    return {name: sorted(values) for name, values in value.items()} if isinstance(value, Mapping) else value
 
 
 def _numbers(name: str, values: Any, expected: str) -> tuple[float, ...]:

@@ -49,10 +49,16 @@ def surface_distance(prediction: Tensor, reference: Tensor, spacing: Sequence[fl
         spacing: size of a voxel along each axis in mm; None for pixels.
 
     Returns:
-        Distance in the unit of ``spacing``; NaN if either mask is empty.
+        Distance in the unit of ``spacing``; NaN if either mask is empty. A voxel of the mask's border, or of the
+        volume's, is surface, so the first and the last slice are surface as a whole and lower the mean of a volume of
+        few slices; of a single slice the distance is that of its outlines.
     """
     if not bool(prediction.any()) or not bool(reference.any()):
         return math.nan
+    for axis in reversed(range(3)):
+        if prediction.ndim == 3 and prediction.shape[axis] == 1:
+            prediction, reference = prediction.squeeze(axis), reference.squeeze(axis)
+            spacing = None if spacing is None else [size for at, size in enumerate(spacing) if at != axis]
     distance = compute_average_surface_distance(
         prediction[None, None].float(),
         reference[None, None].float(),

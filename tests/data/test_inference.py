@@ -343,6 +343,22 @@ def test_a_link_keeps_its_own_name(tmp_path: Path) -> None:
     assert inference_datalist(tmp_path / "patient.png", "unused")[0]["image"] == str(tmp_path / "patient.png")
 
 
+def test_a_pattern_leaves_our_own_label_maps_out_too(tmp_path: Path, write_image: Writer) -> None:
+    for name in ("a", "b"):
+        predict_ones(Path(write_image(tmp_path / "in" / f"{name}.png", grey())), tmp_path / "in")
+    assert (tmp_path / "in" / "a_seg.png").is_file()
+    found = inference_datalist(str(tmp_path / "in" / "*.png"), tmp_path)
+    assert [Path(item["image"]).name for item in found] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("images", ["in", "in/*.png"])
+def test_a_dead_link_is_not_passed_over(images: str, tmp_path: Path, write_image: Writer) -> None:
+    write_image(tmp_path / "in" / "a.png", grey())
+    (tmp_path / "in" / "b.png").symlink_to("not_fetched.png")
+    with pytest.raises(FileNotFoundError, match=r"b\.png is a link that leads nowhere\. Fetch the file"):
+        inference_datalist(str(tmp_path / images), tmp_path)
+
+
 def test_missing_and_foreign_files_are_refused_with_what_is_allowed(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(FileNotFoundError, match=r"no images found. Give a file, a folder or a pattern.*\.nii\.gz"):

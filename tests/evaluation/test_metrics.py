@@ -56,3 +56,12 @@ def test_surface_distance_of_a_shift_scales_with_the_spacing() -> None:
 def test_surface_distance_to_nothing_is_not_a_number() -> None:
     mask = torch.ones(4, 4, dtype=torch.bool)
     assert math.isnan(surface_distance(mask, ~mask))
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_surface_distance_in_a_single_slice_is_that_of_the_outlines(axis: int) -> None:
+    a, b, spacing = random_blobs(0, (24, 20)), random_blobs(1, (24, 20)), [0.5, 2.0]
+    volume_spacing = [*spacing[:axis], 9.0, *spacing[axis:]]
+    found = surface_distance(a.unsqueeze(axis), b.unsqueeze(axis), volume_spacing)
+    assert found == pytest.approx(surface_distance(a, b, spacing))
+    assert surface_distance(a.unsqueeze(axis), b.unsqueeze(axis)) == pytest.approx(surface_distance(a, b))
