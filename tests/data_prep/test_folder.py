@@ -282,6 +282,10 @@ MISTAKES: dict[str, tuple[Callable[[Spec], object], str]] = {
         lambda spec: spec["regions"].update({"the cup": [2]}),
         r"regions: found 'the cup', allowed: letters from a to z, digits, _ and -, a letter first",
     ),
+    "a region named as the column over regions": (
+        lambda spec: spec["regions"].update({"mean": [2]}),
+        r"regions: found 'mean', allowed: .* not mean, the name of the column over regions",
+    ),
     "no label at all": (
         change_domain(labels="home/labels/{stem}.png"),
         r"domains\.home: none of its 10 images can be used: 10 x no label",
