@@ -31,12 +31,8 @@ from mixstyleflow_monai.data.file_faults import (
     unreadable,
 )
 from mixstyleflow_monai.data.grids import axes_of, filled_share, network_field
-from mixstyleflow_monai.data.label_field import (
-    REMEDY,
-    shares_outside,
-    shown_field,
-    shown_shares,
-)
+from mixstyleflow_monai.data.label_field import REMEDY, grid_of, shares_outside, shown_field, shown_shares
+from mixstyleflow_monai.data.label_values import whole_labels
 
 # Values looked at together; 8 bytes each, and a few copies of them.
 _PIECE = 2**20
@@ -184,6 +180,7 @@ def _check_label(job: CaseJob, faults: list[Fault]) -> dict[str, int] | None:
     for piece in pieces(path):
         if piece.ndim != job.spatial_dims:
             return None
+        piece = whole_labels(piece)
         strange = np.ones(piece.shape, dtype=bool)
         # The pieces of a volume divide its last axis.
         low, high = (max(0, end - start) for end in (field[2].start, field[2].stop)) if field else (0, 0)
@@ -216,24 +213,16 @@ def _check_label(job: CaseJob, faults: list[Fault]) -> dict[str, int] | None:
 
 def _field(job: CaseJob) -> tuple[slice, slice, slice] | None:
     """Return the voxels of a volume that the network sees; None where it sees all, or nobody can tell."""
-    if job.spatial_dims != 3 or job.pixel_spacing is None:
-        return None
-    volume = load_volume(job.case.label)
-    affine = np.asarray(volume.affine, dtype=np.float64)
-    if not has_place(affine) or len(volume.shape) != 3:
-        return None
-    return network_field(volume.shape, affine, job.image_size, job.pixel_spacing)
+    grid = grid_of(job.case.label) if job.spatial_dims == 3 and job.pixel_spacing is not None else None
+    return None if grid is None else network_field(*grid, job.image_size, job.pixel_spacing)
 
 
 def _filled(job: CaseJob) -> float | None:
     """Return the share of the network's input that a slice of a volume fills; None where nobody can tell."""
     if job.spatial_dims != 3 or job.pixel_spacing is None:
         return None
-    volume = load_volume(job.case.image)
-    affine = np.asarray(volume.affine, dtype=np.float64)
-    if not has_place(affine) or len(volume.shape) != 3:
-        return None
-    return filled_share(volume.shape, affine, job.image_size, job.pixel_spacing)
+    grid = grid_of(job.case.image)
+    return None if grid is None else filled_share(*grid, job.image_size, job.pixel_spacing)
 
 
 def _value_fault(path: Path, unknown: set[float], known: list[int]) -> Fault:

@@ -168,8 +168,8 @@ def missing_regions(description: DatasetDescription, results: Sequence[CaseResul
             "error" if needed or len(absent) == len(description.regions) else "warning"
         )
         remedy = (
-            "check how label values were mapped; if they are right, import with another `split: seed` or larger "
-            "shares, or remove the region"
+            "check how label values were mapped; if they are right, divide the cases anew (`python -m data_prep "
+            "resplit`, --seed), or remove the region"
             if needed
             else "check the labels"
         )

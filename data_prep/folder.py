@@ -40,7 +40,7 @@ from mixstyleflow_monai.data.dataset_description import SPLITS, save_dataset
 from mixstyleflow_monai.data.splits import assign_splits
 
 _SEEDS = 100
-"""Of the split, that are tried for one in which every part shows every region."""
+"""Of the division, that are tried where a split lacks a region."""
 
 
 def make_folder_dataset(
@@ -93,7 +93,7 @@ def make_folder_dataset(
 
 def _notes(spec: FolderSpec, root: Path, content: Mapping[str, Any], cases: Sequence[FoundCase]) -> list[str]:
     """Return what differs from what a user may take for granted."""
-    notes = [note for domain in spec.domains if (note := other_case_note(domain, root))]
+    notes = [note for domain in spec.domains if (note := other_case_note(spec, domain, root))]
     source = next(domain for domain in spec.domains if domain.name == spec.source_domain)
     if source.group is None:
         notes.append(
@@ -102,29 +102,39 @@ def _notes(spec: FolderSpec, root: Path, content: Mapping[str, Any], cases: Sequ
             "the source are flattered."
         )
     shares = {case.id: case.shares for case in cases}
-    absent = _absent_regions(content["cases"], shares, spec)
+    absent = _absent_regions(content["cases"], shares, spec, SPLITS[:-1])
     if absent:
-        better = None
-        for seed in range(_SEEDS):
-            other = assign_splits(content["cases"], spec.source_domain, fractions=spec.fractions, seed=seed)
-            if not _absent_regions(other, shares, spec):
-                better = seed
-                break
-        remedy = "give other shares under" if better is None else f"write `seed: {better}` under"
         notes.append(
             f"no label of the source shows {', '.join(absent)}, which can be neither learned nor chosen by there: "
-            f"{remedy} `split`."
+            f"{_remedy_by_seed(content['cases'], shares, spec)}."
         )
     return notes
 
 
-def _absent_regions(
+def _remedy_by_seed(
     entries: Sequence[Mapping[str, Any]], shares: Mapping[str, Mapping[str, float]], spec: FolderSpec
+) -> str:
+    """Return what helps where a split lacks a region: a seed with which none does, or at least not one of training."""
+    divisions = [
+        assign_splits(entries, spec.source_domain, fractions=spec.fractions, seed=seed) for seed in range(_SEEDS)
+    ]
+    for splits in (SPLITS, SPLITS[:-1]):
+        for seed, divided in enumerate(divisions):
+            if not _absent_regions(divided, shares, spec, splits):
+                return f"write `seed: {seed}` under `split`, with which {', '.join(splits)} have all regions"
+    return "add cases of the source that show it, or remove the region"
+
+
+def _absent_regions(
+    entries: Sequence[Mapping[str, Any]],
+    shares: Mapping[str, Mapping[str, float]],
+    spec: FolderSpec,
+    splits: Sequence[str],
 ) -> list[str]:
-    """Return, in words, the regions that no training or no validation case shows."""
+    """Return, in words, the regions that no source case of some split shows."""
     return [
         f"{region} in {split}"
-        for split in SPLITS[:-1]
+        for split in splits
         for region in spec.regions
         if not any(
             shares[entry["id"]][region]
@@ -190,7 +200,7 @@ def _check_domains(spec: FolderSpec, cases: list[FoundCase], left_out: list[Left
 def _told(left_out: Sequence[LeftOut], domain: str) -> str:
     """Return a sentence on the images of a domain that were left out, which may be why too little is there, or ""."""
     gone = [entry for entry in left_out if entry.domain == domain]
-    return f" {len(gone)} of its images were left out: {reasons_of(gone)}." if gone else ""
+    return f" {len(gone)} images of {domain} were left out: {reasons_of(gone)}." if gone else ""
 
 
 def _content(

@@ -137,29 +137,36 @@ def _no_match(root: Path, pattern: str) -> str:
     above = root.resolve().parent
     if pattern.split("/")[0] == root.resolve().name and any(above.glob(pattern)):
         return f" It matches files under {above}: is that the root?"
-    folders, _, name = pattern.rpartition("/")
-    places = search(root, folders) if folders else {root}
     if any(path.is_dir() for path in search(root, pattern)):
         return f" It finds folders alone: write {pattern.rstrip('/')}/*.png, with the suffix of their images."
-    names = sorted(path.name for place in places if place.is_dir() for path in place.iterdir() if path.is_file())
-    other = next((entry for entry in names if fnmatch.fnmatchcase(entry.casefold(), name.casefold())), None)
-    return "" if other is None else f" Upper and lower case count: {other} is there."
+    other = _of_other_case(root, pattern)
+    return f" Upper and lower case count: {other[0].name} is there." if other else ""
 
 
-def other_case_note(domain: DomainSpec, root: Path) -> str:
-    """Return a note on files that the pattern of a domain's images would match but for upper and lower case, or ""."""
-    folders, _, name = domain.images.rpartition("/")
-    matched = search(root, domain.images)
-    places = {place for place in (search(root, folders) if folders else {root}) if place.is_dir()}
-    below = {path for place in places for path in place.iterdir() if path.is_file() and not path.name.startswith(".")}
-    passed_over = sorted(
-        path.name for path in below - matched if fnmatch.fnmatchcase(path.name.casefold(), name.casefold())
+def _of_other_case(root: Path, pattern: str) -> list[Path]:
+    """Return the files that a pattern would match but for upper and lower case, in order."""
+    folders, _, name = pattern.rpartition("/")
+    found = search(root, pattern)
+    return sorted(
+        path
+        for place in (search(root, f"{folders}/") if folders else {root})
+        if place.is_dir()
+        for path in place.iterdir()
+        if fnmatch.fnmatchcase(path.name.casefold(), name.casefold()) and path not in found and path.is_file()
     )
+
+
+def other_case_note(spec: FolderSpec, domain: DomainSpec, root: Path) -> str:
+    """Return a note on files that a domain's pattern misses by upper and lower case, and no domain takes; or ""."""
+    passed_over = [path for path in _of_other_case(root, domain.images) if not path.name.startswith(".")]
+    if passed_over:
+        taken = {path for other in spec.domains for path in search(root, other.images)}
+        passed_over = [path for path in passed_over if path not in taken]
     if not passed_over:
         return ""
     return (
         f"{domain.name}: `images` {domain.images} passes over {len(passed_over)} files that differ from it in upper "
-        f"and lower case, such as {passed_over[0]}. Rename them, or write the letters that differ as [nN]."
+        f"and lower case, such as {passed_over[0].name}. Rename them, or write the letters that differ as [nN]."
     )
 
 

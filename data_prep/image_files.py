@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mixstyleflow_monai.data.file_faults import Fault, lossy_label_faults, open_picture, picture_faults, unreadable
+from mixstyleflow_monai.data.label_values import whole_labels
 
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L")
 _GREY_MODES = ("1", "L", "LA", *_WIDE_MODES)
@@ -189,10 +190,7 @@ def remap(label: NDArray[Any], label_values: Mapping[int, int], path: Path) -> N
     Raises:
         ValueError: the label has a value without an entry.
     """
-    if label.dtype.kind == "f":
-        # As training compares them: a whole number with a scale factor, 255 x 1/255, is whole in single precision.
-        with np.errstate(over="ignore"):
-            label = label.astype(np.float32)
+    label = whole_labels(label)
     found = np.unique(label)
     unknown = [value for value in found.tolist() if value not in label_values]
     if unknown:

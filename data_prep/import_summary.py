@@ -40,7 +40,7 @@ def write_left_out(folder: Path, left_out: Sequence[LeftOut]) -> None:
 def print_notes(notes: Sequence[str], console: Console) -> None:
     """Print what differs from what a user may take for granted, a note a line."""
     for note in notes:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}", highlight=False, markup=False)
 
 
 def print_summary(

@@ -139,15 +139,17 @@ def copy_volume(
         ``{"spacing": mm along each array axis, "pixels": hash of the voxels, "label": the written values}``.
 
     Raises:
-        UnusableCase: unreadable, image values that are not finite, or the grids differ.
+        UnusableCase: unreadable, image values that are not finite in single precision, or the grids differ.
         ValueError: the label has a value without an entry.
     """
     volume, found = open_volume(image), open_volume(label)
     affine = np.asarray(volume.affine, dtype=np.float64)
     values, _ = label_on_grid(volume_values(found, label), found.affine, affine, volume.shape)
     voxels = volume_values(volume, image)
-    # Training has single precision, in which larger numbers are infinite.
-    bad = int(voxels.size - np.count_nonzero(np.abs(voxels) <= np.finfo(np.float32).max))
+    bad = 0
+    if voxels.dtype.kind not in "iu":
+        # Training has single precision, in which larger numbers are infinite.
+        bad = int(voxels.size - np.count_nonzero(np.abs(voxels) <= np.finfo(np.float32).max))
     if bad:
         remedy = "replace them, for example by the value of the background"
         raise UnusableCase(

@@ -13,11 +13,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeGuard
 
 _FILES = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError)
 # A full disk, a used-up quota and a file beyond the limit; Windows has not all of them.
 _FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+
+
+def _is_full(error: BaseException | None) -> TypeGuard[OSError]:
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def is_mistake(error: BaseException) -> bool:
@@ -36,7 +40,7 @@ def root_cause(error: BaseException) -> BaseException:
     while not is_mistake(error):
         if error.__cause__ is not None:
             error = error.__cause__
-        elif isinstance(error.__context__, OSError) and error.__context__.errno in _FULL:
+        elif not error.__suppress_context__ and _is_full(error.__context__):
             error = error.__context__
         else:
             break

@@ -55,7 +55,11 @@ def test_a_full_disk_is_told_where_a_library_raised_another_error_over_it(capsys
     error.__context__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.pt")
     bundle_errors.show(RuntimeError, chained(error), None)
     assert capsys.readouterr().err.startswith("error: a.pt: ")
+    error.__suppress_context__ = True
+    bundle_errors.show(RuntimeError, chained(error), None)
+    assert "unexpected pos" in capsys.readouterr().err
     error.__context__ = ValueError("a mistake that was dealt with")
+    error.__suppress_context__ = False
     bundle_errors.show(RuntimeError, chained(error), None)
     assert "unexpected pos" in capsys.readouterr().err
 

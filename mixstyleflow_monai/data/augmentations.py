@@ -26,7 +26,7 @@ from monai.transforms import (
 KEYS = ("image", "label")
 MODES = ("bilinear", "nearest")
 ELASTIC_HEIGHT = 96
-"""Pixels; in higher images elastic displacements are no larger than in these."""
+"""Pixels; in higher images elastic displacements do not grow in proportion."""
 
 
 def prostate_augmentation(image_size: Sequence[int]) -> Compose:
@@ -38,7 +38,7 @@ def prostate_augmentation(image_size: Sequence[int]) -> Compose:
 
     Deviations: the published code pads first, so that its affine and its crop bring in tissue from outside the
     network's field where the volume has any, and draws contrast and brightness together; here the field is what was
-    cached, and zeros come in from outside it. Elastic displacements are of about 4 pixels in place of 3.
+    cached, and zeros come in from outside it. Elastic displacements are of 4 pixels (5 at 384) in place of 3.
     """
     height, width = (int(n) for n in image_size)
     padded = (round(height * 9 / 7), round(width * 9 / 7))

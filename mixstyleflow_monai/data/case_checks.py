@@ -113,9 +113,8 @@ def image_faults(path: Path, channels: int, spatial_dims: int | None = None) -> 
         spatial_dims: 2 or 3, of the images that the network was trained on; None takes both.
     """
     if spatial_dims is not None and is_volume(path) != (spatial_dims == 3):
-        kinds = ("2-D images", "volumes") if spatial_dims == 2 else ("volumes", "2-D images")
-        text = f"the network was trained on {kinds[0]}, this is one of {kinds[1]}"
-        return [Fault(path, text, f"give {kinds[0]}: intensities and pixel sizes are treated in other ways")]
+        own, wanted = ("a volume", "2-D images") if spatial_dims == 2 else ("a 2-D image", "volumes")
+        return [Fault(path, f"is {own}, and the network was trained on {wanted}", f"give {wanted}")]
     if is_volume(path):
         faults = volume_faults(path)[1]
         if channels != 1 and not any(fault.severity == "error" for fault in faults):

@@ -327,10 +327,10 @@ def picture_faults(path: Path, image: Image.Image, *, is_label: bool = False) ->
 
 def lossy_label_faults(path: Path, image: Image.Image) -> list[Fault]:
     """List what is wrong with an opened label of a format that changes values while it is saved."""
-    if image.format not in _LOSSY_FORMATS:
+    if image.format not in _LOSSY_FORMATS and image.info.get("compression") != "jpeg":
         return []
     remedy = "save the label as PNG from where it was drawn; a copy of this file keeps its wrong values"
-    return [Fault(path, "is a JPEG file, which changes the values of a label, most of all at borders", remedy)]
+    return [Fault(path, "is compressed as JPEG, which changes the values of a label, most of all at borders", remedy)]
 
 
 def tiff_faults(path: Path, image: Image.Image) -> list[Fault]:

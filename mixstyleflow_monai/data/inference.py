@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def inference_datalist(
 
     Args:
         images: a file, a folder (read recursively, without hidden files and label maps that inference wrote), a glob
-            pattern (without such label maps either), or a list of files; None for the test cases of the data set.
+            pattern (without these either), or a list of files; None for the test cases of the data set.
         dataset_dir: data set that is used where ``images`` is None.
         source_only: take only the source domain's test cases of the data set.
 
@@ -52,14 +52,14 @@ def inference_datalist(
     if isinstance(images, str | os.PathLike):
         path = Path(images)
         if path.is_dir():
-            folders = list(_image_folders(path))
-            files = _images([p for folder in folders for p in folder.iterdir() if _is_image(p)], folders)
+            files = _images([p for folder in _image_folders(path) for p in folder.iterdir() if _is_image(p)], images)
         elif path.is_file():
             files = [path]
+        elif path.is_symlink():
+            files = _images([path], images)
         else:
             pattern = (path.relative_to(path.anchor) if path.anchor else path).as_posix()
-            found = [p for p in search(Path(path.anchor or "."), pattern) if not p.is_dir()]
-            files = _images(found, {folder for p in found for folder in (p.parent, *p.parent.parents)})
+            files = _images([p for p in search(Path(path.anchor or "."), pattern) if not p.is_dir()], images)
     else:
         files = [Path(p) for p in images]
     if not files:
@@ -103,24 +103,29 @@ def _image_folders(folder: Path) -> Iterator[Path]:
     return folders_below(folder, hidden=False, skip_closed=True)
 
 
-def _images(paths: Sequence[Path], folders: Iterable[Path]) -> list[Path]:
-    """Return what is to be segmented of the files that were found.
+def _images(paths: Sequence[Path], images: Any) -> list[Path]:
+    """Return what is to be segmented of the files that were found: no hidden ones, and no label maps that we wrote.
 
     Args:
         paths: files, links to files and dead links.
-        folders: in which `SaveLabeld` may have recorded the label maps that it wrote; these are no images.
+        images: what the user gave, for messages.
 
     Raises:
-        FileNotFoundError: a link that leads nowhere, such as to a file that was not fetched.
+        FileNotFoundError: a link that leads nowhere, such as to a file that was not fetched; nothing but label maps.
     """
-    records = (folder / SOURCES for folder in folders if (folder / SOURCES).is_file())
-    written = {os.path.realpath(record.parent / name) for record in records for name in _read_sources(record)}
     visible = [p for p in paths if not p.name.startswith(".")]
-    dead = [p for p in visible if p.is_symlink() and not p.exists()]
+    dead = sorted(p for p in visible if p.is_symlink() and not p.exists())
     if dead:
         more = f", and {len(dead) - 1} more," if len(dead) > 1 else ""
         raise FileNotFoundError(f"{dead[0]}{more} is a link that leads nowhere. Fetch the file, or remove the link.")
-    return sorted(p for p in visible if p.is_file() and os.path.realpath(p) not in written)
+    # A record tells of label maps in the folders below its own as well.
+    folders = {folder for p in visible for folder in (p.absolute().parent, *p.absolute().parent.parents)}
+    records = (folder / SOURCES for folder in folders if (folder / SOURCES).is_file())
+    written = {os.path.realpath(record.parent / name) for record in records for name in _read_sources(record)}
+    files = sorted(p for p in visible if p.is_file() and os.path.realpath(p) not in written)
+    if visible and not files:
+        raise FileNotFoundError(f"{images}: all {len(visible)} files are label maps that inference wrote. Give images.")
+    return files
 
 
 def _is_image(path: Path) -> bool:

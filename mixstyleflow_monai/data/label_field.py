@@ -2,13 +2,14 @@
 
 Volumes are cropped around their centre to ``image_size`` x ``pixel_spacing``. An organ that lies off the centre, or a
 large one, loses a part in that without a word, and is neither learned nor segmented; here it is measured on the labels.
-A volume much smaller than that becomes a few pixels in a padded field.
+Of a volume much smaller than that the network gets little but padding.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from mixstyleflow_monai.data.dataset_description import Case, DatasetDescription
 from mixstyleflow_monai.data.file_faults import has_place, load_volume
 from mixstyleflow_monai.data.grids import filled_share, network_field
+from mixstyleflow_monai.data.label_values import whole_labels
 
 if TYPE_CHECKING:
     from mixstyleflow_monai.data.task import Task
@@ -31,6 +33,9 @@ MIN_SHARE_FILLED = 0.1
 REMEDY = "give training a larger image_size or pixel_spacing, or pixel_spacing null to resize whole slices"
 SMALL_REMEDY = "give training a finer pixel_spacing, or pixel_spacing null to resize whole slices"
 _SHOWN_CASES = 5
+
+Grid = tuple[tuple[int, ...], NDArray[np.float64]]
+"""Shape and affine of a volume."""
 
 logger = logging.getLogger(__name__)
 
@@ -72,11 +77,13 @@ def warn_of_cut_labels(description: DatasetDescription, task: Task) -> None:
     if description.spatial_dims != 3 or task.pixel_spacing is None or not description.cases or not is_first():
         return
     looked_at = [
-        case for domain in description.domains for case in _spread(description.select(domain=domain), CASES_PER_DOMAIN)
+        (case, grid_of(case.label))
+        for domain in description.domains
+        for case in _spread(description.select(domain=domain), CASES_PER_DOMAIN)
     ]
     _warn_of_small(looked_at, task.image_size, task.pixel_spacing)
     cut = {}
-    cases = [case for case in looked_at if _is_cropped(case, task.image_size, task.pixel_spacing)]
+    cases = [case for case, grid in looked_at if _is_cropped(grid, task.image_size, task.pixel_spacing)]
     for case in tqdm(cases, desc="labels in the field", unit="volume", leave=False):
         shares = _case_shares(case, description.regions, task.image_size, task.pixel_spacing)
         if shares:
@@ -96,23 +103,24 @@ def warn_of_cut_labels(description: DatasetDescription, task: Task) -> None:
         )
 
 
-def _warn_of_small(cases: Sequence[Case], image_size: Sequence[int], pixel_spacing: Sequence[float]) -> None:
+def _warn_of_small(
+    cases: Sequence[tuple[Case, Grid | None]], image_size: Sequence[int], pixel_spacing: Sequence[float]
+) -> None:
     """Log one warning if slices of some volumes are far smaller than the network's field."""
-    small = {}
-    for case in cases:
-        grid = _grid(case)
+    small = []
+    for case, grid in cases:
         share = 1.0 if grid is None else filled_share(*grid, image_size, pixel_spacing)
         if share < MIN_SHARE_FILLED:
-            small[case.id] = f"{case.id} {100 * share:.2g} %"
+            small.append(f"{case.id} {100 * share:.2g} %")
     if small:
         more = f"; and {len(small) - _SHOWN_CASES} more" if len(small) > _SHOWN_CASES else ""
         logger.warning(
-            "%d of %d cases looked at fill less than %.0f %% of %s, and are a few pixels in a padded image: %s%s. %s.",
+            "%d of %d cases looked at fill less than %.0f %% of %s, and the rest of the image is padding: %s%s. %s.",
             len(small),
             len(cases),
             100 * MIN_SHARE_FILLED,
             shown_field(image_size, pixel_spacing),
-            "; ".join(list(small.values())[:_SHOWN_CASES]),
+            "; ".join(small[:_SHOWN_CASES]),
             more,
             SMALL_REMEDY[0].upper() + SMALL_REMEDY[1:],
         )
@@ -123,18 +131,17 @@ def _spread(cases: Sequence[Case], count: int) -> list[Case]:
     return [cases[index * len(cases) // count] for index in range(count)] if len(cases) > count else list(cases)
 
 
-def _grid(case: Case) -> tuple[tuple[int, ...], NDArray[np.float64]] | None:
-    """Return shape and affine of a case's label; None if they cannot be told, where training itself names the file."""
+def grid_of(path: Path) -> Grid | None:
+    """Return shape and affine of a volume; None if they cannot be told, where training itself names the file."""
     try:
-        volume = load_volume(case.label)
+        volume = load_volume(path)
     except Exception:  # whatever a reader raises
         return None
-    affine = np.asarray(volume.affine)
+    affine = np.asarray(volume.affine, dtype=np.float64)
     return (volume.shape, affine) if len(volume.shape) == 3 and has_place(affine) else None
 
 
-def _is_cropped(case: Case, image_size: Sequence[int], pixel_spacing: Sequence[float]) -> bool:
-    grid = _grid(case)
+def _is_cropped(grid: Grid | None, image_size: Sequence[int], pixel_spacing: Sequence[float]) -> bool:
     if grid is None:
         return False
     field = network_field(*grid, image_size, pixel_spacing)
@@ -151,6 +158,7 @@ def _case_shares(
     except Exception:  # whatever a reader raises
         return {}
     field = network_field(volume.shape, np.asarray(volume.affine), image_size, pixel_spacing)
+    values = whole_labels(values)
     masks = {name: np.isin(values, wanted) for name, wanted in regions.items()}
     return shares_outside(
         {name: int(np.count_nonzero(mask)) for name, mask in masks.items()},

@@ -78,13 +78,18 @@ class SliceDataset(Dataset[Any], Randomizable):
         for number in range(len(self.cases)):
             self.index += self._slices_of(number, slices)
         targets = (self.cases[number]["label"] for number in range(len(self.cases)))
-        if not self.index or not any(bool((t[1:] if self.exclusive else t).any()) for t in targets):
+        if not any(bool((target[1:] if self.exclusive else target).any()) for target in targets):
             raise ValueError(
                 f"SliceDataset: no region is in any of the {len(data)} labels of this split, the first is "
-                f"{data[0]['label']}. If the labels are right and these cases are without it, import them with another "
-                "seed or larger shares under `split`. Else check that the labels hold the values that the regions of "
-                "dataset.json list, and that in volumes they lie within image_size x pixel_spacing mm around the "
+                f"{data[0]['label']}. If the labels are right and these cases are without it, divide the cases anew "
+                "(`python -m data_prep resplit`, --seed). Else check that the labels hold the values that the regions "
+                "of dataset.json list, and that in volumes they lie within image_size x pixel_spacing mm around the "
                 "centre and are not smaller than a pixel of pixel_spacing (null resizes whole slices)."
+            )
+        if not self.index:
+            raise ValueError(
+                f"SliceDataset: no slice of the {len(data)} labels of this split has a border of a region in it, the "
+                f"first is {data[0]['label']}. Check the labels: a region that fills all of a slice teaches nothing."
             )
 
     def _slices_of(self, number: int, slices: str) -> list[tuple[int, int | None]]:

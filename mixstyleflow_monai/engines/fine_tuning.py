@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
@@ -25,6 +26,7 @@ from torch import nn
 from mixstyleflow_monai.artifacts import read_manifest, sha256_file
 from mixstyleflow_monai.data import DatasetDescription, SliceDataset, Task, check_headers, load_dataset
 from mixstyleflow_monai.data.dataset_description import Case
+from mixstyleflow_monai.data.label_values import whole_labels
 from mixstyleflow_monai.data.loading import image_loader
 from mixstyleflow_monai.engines.lineage import check_training_data, copy_network, training_facts
 from mixstyleflow_monai.processes import gather_objects, is_first, world_size
@@ -176,9 +178,9 @@ def check_label_values(path: str | os.PathLike[str], task: Task) -> None:
     Raises:
         ValueError: names the values found and those that are known.
     """
-    label = torch.as_tensor(image_loader("label")({"label": os.fspath(path)})["label"])
+    label = whole_labels(np.asarray(image_loader("label")({"label": os.fspath(path)})["label"]))
     known = {0, *(value for values in task.regions.values() for value in values)}
-    unknown = [f"{value:g}" for value in torch.unique(label).tolist() if value not in known]
+    unknown = [f"{value:g}" for value in np.unique(label).tolist() if value not in known]
     if unknown:
         raise ValueError(
             f"{path}: has the label values {', '.join(unknown[:5])}, but the network knows only {sorted(known)} (0 is "

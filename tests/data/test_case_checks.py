@@ -108,8 +108,8 @@ def test_images_that_a_network_takes_pass(channels: int, tmp_path: Path) -> None
 def test_a_network_of_pictures_takes_no_volume_nor_the_other_way_round(dims: int, name: str, tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", (8, 6))
     write_nifti(tmp_path / "a.nii.gz", (8, 6, 4))
-    kinds = {2: "2-D images", 3: "volumes"}
-    message = rf"{name}: the network was trained on {kinds[dims]}, this is one of {kinds[5 - dims]}; give {kinds[dims]}"
+    own, wanted = ("a volume", "2-D images") if dims == 2 else ("a 2-D image", "volumes")
+    message = rf"{name}: is {own}, and the network was trained on {wanted}; give {wanted}"
     with pytest.raises(ValueError, match=message):
         check_images([{"image": str(tmp_path / n)} for n in ("a.png", "a.nii.gz")], 1, dims)
 
@@ -117,7 +117,9 @@ def test_a_network_of_pictures_takes_no_volume_nor_the_other_way_round(dims: int
 def test_a_label_in_jpeg_is_refused(tmp_path: Path) -> None:
     write_png(tmp_path / "i.png", (8, 6))
     Image.new("L", (6, 8)).save(tmp_path / "l.jpg")
-    with pytest.raises(ValueError, match=r"l\.jpg: is a JPEG file, which changes the values .* save the label as PNG"):
+    with pytest.raises(
+        ValueError, match=r"l\.jpg: is compressed as JPEG, which changes the values .* save the label as PNG"
+    ):
         check_headers(describe(tmp_path, "i.png", "l.jpg"))
 
 

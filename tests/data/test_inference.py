@@ -351,7 +351,14 @@ def test_a_pattern_leaves_our_own_label_maps_out_too(tmp_path: Path, write_image
     assert [Path(item["image"]).name for item in found] == ["a.png", "b.png"]
 
 
-@pytest.mark.parametrize("images", ["in", "in/*.png"])
+def test_nothing_but_our_own_label_maps_is_told_as_that(tmp_path: Path, write_image: Writer) -> None:
+    predict_ones(Path(write_image(tmp_path / "a.png", grey())), tmp_path / "out")
+    for images in ("out", "out/*.png"):
+        with pytest.raises(FileNotFoundError, match="all 1 files are label maps that inference wrote"):
+            inference_datalist(str(tmp_path / images), tmp_path)
+
+
+@pytest.mark.parametrize("images", ["in", "in/*.png", "in/b.png"])
 def test_a_dead_link_is_not_passed_over(images: str, tmp_path: Path, write_image: Writer) -> None:
     write_image(tmp_path / "in" / "a.png", grey())
     (tmp_path / "in" / "b.png").symlink_to("not_fetched.png")

@@ -97,10 +97,10 @@ def test_images_are_resized_whole(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert warnings_of(flat, caplog) == []
 
 
-def test_volumes_of_a_few_pixels_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_volumes_that_hardly_fill_the_field_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     description = describe(tmp_path, {"a": (20, 40), "b": (20, 40)})
+    # 60 x 50 of 192 x 160 pixels
     (message,) = warnings_of(description, caplog, image_size=(192, 160))
-    # 60 x 50 of 192 x 160 voxels
     assert message.startswith("2 of 2 cases looked at fill less than 10 % of the central 192 x 160 mm")
     assert "a 9.8 %; b 9.8 %. Give training a finer pixel_spacing, or pixel_spacing null" in message
     assert warnings_of(description, caplog, image_size=(160, 160)) == []

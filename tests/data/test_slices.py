@@ -328,6 +328,9 @@ def test_empty_lists_and_unknown_choices_are_refused(
     }
     with pytest.raises(ValueError, match="no region is in any of the 1 labels of this split"):
         dataset([empty], slices="labelled")
+    full = {**empty, "label": write_volume(tmp_path / "f.nii.gz", np.ones((20, 20, 2), np.uint8))}
+    with pytest.raises(ValueError, match="no slice of the 1 labels of this split has a border of a region in it"):
+        dataset([full], slices="labelled")
 
 
 def test_order_depends_on_seed_and_epoch_alone_even_after_an_exhausted_iterator() -> None:

@@ -105,6 +105,8 @@ def test_data_set_of_another_task_is_refused_naming_both() -> None:
     task = Task.from_dataset(description(3), [96, 96])
     fitting = description(3)
     assert task.check_dataset(fitting) is fitting
+    turned = description(3, regions={"cup": [2], "disc": [2, 1]})
+    assert task.check_dataset(turned) is turned
     for changes, message in (
         ({"channels": 3}, "channels is 3, but the model was trained with 1"),
         ({"regions": {"cup": [2]}}, r"regions is \{'cup': \[2\]\}, but"),

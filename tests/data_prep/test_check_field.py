@@ -115,7 +115,7 @@ def test_a_scaled_volume_and_its_copy_in_floating_point_are_a_duplicate(volumes:
     assert any(severity == "error" and f"the same pixels as {last.id}" in text for severity, text in faults)
 
 
-def test_volumes_of_a_few_pixels_are_told_once(volumes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_volumes_that_hardly_fill_the_field_are_told_once(volumes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_description, "MIN_SHARE_FILLED", label_field.MIN_SHARE_FILLED)
     told = [text for _, text in found(volumes)["dataset.json"]]
     assert any(
@@ -125,3 +125,13 @@ def test_volumes_of_a_few_pixels_are_told_once(volumes: Path, monkeypatch: pytes
     assert not any(
         "fill at most" in text for _, text in found(volumes, "--pixel_spacing", "null").get("dataset.json", [])
     )
+
+
+def test_a_scaled_label_is_counted_as_whole_numbers(volumes: Path) -> None:
+    path = load_dataset(volumes).cases[0].label
+    label = nib.load(path)
+    scaled = nib.Nifti1Image((np.asarray(label.dataobj) * 41).astype(np.uint8), label.affine)
+    scaled.header.set_slope_inter(1 / 41, 0)
+    nib.save(scaled, path)
+    assert np.asarray(nib.load(path).dataobj).max() != 1.0
+    assert found(volumes).get(path.relative_to(volumes).as_posix(), []) == []

@@ -27,7 +27,7 @@ def write_case(root: Path, name: str, *, positive: bool = True, suffix: str = "p
     Image.fromarray(label).save(root / "masks" / f"{name}.png")
 
 
-def run(root: Path, split: dict[str, Any] | None = None) -> str:
+def run(root: Path, split: dict[str, Any] | None = None, domains: dict[str, Any] | None = None) -> str:
     """Import what is in ``root`` into ``data`` beside it; return what was printed."""
     domain = {"images": "images/*.png", "labels": "masks/{stem}.png", "label_values": {0: 0, 1: 1}}
     content: dict[str, Any] = {
@@ -35,7 +35,7 @@ def run(root: Path, split: dict[str, Any] | None = None) -> str:
         "spatial_dims": 2,
         "regions": {"lesion": [1]},
         "source_domain": "home",
-        "domains": {"home": domain},
+        "domains": {"home": domain, **(domains or {})},
         **({"split": split} if split else {}),
     }
     path, text = root.parent / "spec.yaml", io.StringIO()
@@ -59,16 +59,24 @@ def test_a_split_without_a_region_is_told_with_a_seed_that_has_it_everywhere(tmp
         assert any(label.any() for label in labels)
 
 
-def test_without_any_such_seed_other_shares_are_the_remedy(tmp_path: Path) -> None:
+def test_one_case_of_a_region_cannot_be_in_two_splits(tmp_path: Path) -> None:
     for number in range(6):
         write_case(tmp_path / "root", f"p{number}", positive=number == 0)
-    assert "give other shares under `split`" in run(tmp_path / "root")
+    assert "chosen by there: add cases of the source that show it, or remove the region." in run(tmp_path / "root")
+
+
+def test_two_cases_of_a_region_are_divided_for_the_training(tmp_path: Path) -> None:
+    for number in range(12):
+        write_case(tmp_path / "root", f"p{number:02}", positive=number in (2, 3))
+    told = run(tmp_path / "root", {"seed": 1})
+    assert "chosen by there: write `seed: " in told
+    assert "`, with which train, validation have all regions." in told.replace("` under `split`", "`")
 
 
 def test_too_few_cases_are_refused_with_why_the_others_were_left_out(tmp_path: Path) -> None:
     for number in range(5):
         write_case(tmp_path / "root", f"p{number}", size=20 if number < 2 else 18)
-    message = r"at least 3 groups.* 3 of its images were left out: 3 x image and label differ in size: 20 x 20 and 18"
+    message = r"at least 3 groups.* 3 images of home were left out: 3 x image and label differ in size: 20 x 20 and 18"
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "root")
 
@@ -81,4 +89,14 @@ def test_files_of_another_case_are_told(tmp_path: Path) -> None:
     (tmp_path / "data").rename(tmp_path / "first")
     told = run(tmp_path / "root")
     assert "note: home: `images` images/*.png passes over 1 files" in told
-    assert "such as p3.PNG" in told
+    assert "such as p3.PNG. Rename them, or write the letters that differ as [nN]." in told
+
+
+def test_files_that_another_domain_takes_are_not_told(tmp_path: Path) -> None:
+    for number in range(3):
+        write_case(tmp_path / "root", f"p{number}")
+        write_case(tmp_path / "root", f"q{number}", suffix="PNG")
+    assert "passes over" in run(tmp_path / "root")
+    (tmp_path / "data").rename(tmp_path / "first")
+    away = {"images": "images/*.PNG", "labels": "masks/{stem}.png", "label_values": {0: 0, 1: 1}}
+    assert "passes over" not in run(tmp_path / "root", domains={"away": away})

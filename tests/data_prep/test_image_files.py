@@ -152,7 +152,7 @@ def test_numbers_beyond_float32_are_hashed_without_a_warning() -> None:
 
 
 def test_a_whole_label_with_a_scale_factor_is_whole() -> None:
-    stored = np.array([[0, 255], [255, 0]]) * float(np.float32(1 / 255))
+    stored = np.array([[0, 41], [41, 0]]) * float(np.float32(1 / 41))
     assert stored.max() != 1.0
     assert remap(stored, {0: 0, 1: 7}, Path("l.nii")).tolist() == [[0, 7], [7, 0]]
     with pytest.raises(ValueError, match=r"has values 0, 0\.5; .* is no whole number"):
@@ -168,8 +168,11 @@ def test_only_colours_count_as_colours(mode: str, kind: str, tmp_path: Path) -> 
 def test_a_jpeg_label_is_refused_and_a_jpeg_image_is_read(tmp_path: Path) -> None:
     Image.new("L", (4, 3)).save(tmp_path / "a.jpg")
     assert open_image(tmp_path / "a.jpg").size == (4, 3)
-    with pytest.raises(UnusableCase, match=r"a\.jpg is a JPEG file, which changes the values of a label"):
+    with pytest.raises(UnusableCase, match=r"a\.jpg is compressed as JPEG, which changes the values of a label"):
         read_label(tmp_path / "a.jpg")
+    Image.new("L", (4, 3)).save(tmp_path / "a.tif", compression="jpeg")
+    with pytest.raises(UnusableCase, match=r"a\.tif is compressed as JPEG"):
+        read_label(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "PA"])
