@@ -73,3 +73,18 @@ def test_folder_turns_such_a_label_and_check_names_it_in_a_data_set(tmp_path: Pa
     assert bad.run("check", tmp_path / "out", "--workers", 1, "--fix-report", report) == 1
     faults = [problem["fault"] for problem in json.loads(report.read_text())["problems"]]
     assert "is stored in the axes LAS, its label in SPL: the same voxels in another order" in faults
+
+
+@pytest.mark.parametrize(("largest", "taken"), [(3e38, True), (1e43, False), (np.inf, False)])
+def test_values_that_training_could_not_hold_are_left_out(largest: float, taken: bool, tmp_path: Path) -> None:
+    values = np.zeros((5, 4, 3))
+    values[2, 2, 1] = -largest
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "i.nii.gz")
+    nib.save(nib.Nifti1Image(np.ones((5, 4, 3), np.uint8), np.eye(4)), tmp_path / "l.nii.gz")
+    outputs = tmp_path / "out" / "i.nii.gz", tmp_path / "out" / "l.nii.gz"
+    if taken:
+        copy_volume(tmp_path / "i.nii.gz", tmp_path / "l.nii.gz", {0: 0, 1: 1}, outputs)
+        assert outputs[1].is_file()
+    else:
+        with pytest.raises(UnusableCase, match="has 1 voxels that are NaN or infinite, or beyond single precision"):
+            copy_volume(tmp_path / "i.nii.gz", tmp_path / "l.nii.gz", {0: 0, 1: 1}, outputs)
