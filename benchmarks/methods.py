@@ -236,8 +236,8 @@ def side_by_side(folder: Path = CELLS) -> pd.DataFrame:
     """Return, for each data set, the paper's method, the recipe, its control and the baseline, side by side.
 
     Unseen means over sources and seeds; differences are paired by case, with 95 % intervals over cases and seeds. All
-    of a row is over the seeds that the recipe and the baseline have of every source of the row; a method that lacks
-    one of these cells has no place in it. The rival is the best of the others, by its mean.
+    of a row is over the seeds that the four have of every source of the row, or where there is none, the recipe and the
+    baseline; a method that lacks one of these cells has no place in it. The rival is the best other, by its mean.
     """
     rows = []
     for (dataset, share), records in sorted(finished(folder).items()):
@@ -253,19 +253,22 @@ def side_by_side(folder: Path = CELLS) -> pd.DataFrame:
 
 def _side_by_side(cases: pd.DataFrame) -> dict[str, str]:
     cells = {method: set(zip(part["source"], part["seed"], strict=True)) for method, part in cases.groupby("method")}
-    both = cells.get(RECIPE, set()) & cells.get(BASELINE, set())
-    of_source = [{seed for source, seed in both if source == name} for name in cases["source"].unique()]
-    seeds = set.intersection(*of_source)
-    if not seeds:
+    letters = {"(a) paper": PAPER, "(b) recipe": RECIPE, "(c) permuted": CONTROL, "(d) none": BASELINE}
+    for together in (letters.values(), (RECIPE, BASELINE)):
+        common = set.intersection(*(cells.get(method, set()) for method in together))
+        of_source = [{seed for source, seed in common if source == name} for name in cases["source"].unique()]
+        seeds = set.intersection(*of_source)
+        if seeds:
+            break
+    else:
         return {}
-    needed = {(source, seed) for source, seed in both if seed in seeds}
+    needed = {(source, seed) for source, seed in common if seed in seeds}
     whole = [str(method) for method, found in cells.items() if needed <= found]
     cases = cases[cases["seed"].isin(seeds) & cases["method"].isin(whole)]
     totals = summary(cases, whole)
     unseen = {str(method): rows["unseen"].tolist() for method, rows in totals.groupby("method")}
     source = {str(method): float(rows["source"].mean()) for method, rows in totals.groupby("method")}
     rival = max((m for m in whole if m in RIVALS + SLOW), key=lambda method: sum(unseen[method]), default="")
-    letters = {"(a) paper": PAPER, "(b) recipe": RECIPE, "(c) permuted": CONTROL, "(d) none": BASELINE}
     row = {"seeds": runs_of(seeds)}
     row |= {letter: spread(unseen.get(method, [])) for letter, method in letters.items()}
     row["source, (b) - (d)"] = f"{source[RECIPE] - source[BASELINE]:+.1f}"
