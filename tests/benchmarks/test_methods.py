@@ -98,6 +98,10 @@ def test_the_recipe_stands_beside_its_control_and_the_best_rival(tmp_path: Path)
     assert row["(b) - (c)"] == "+5.0 [+5.0, +5.0], t [+5.0, +5.0]"
     assert row["(b) - rival"] == "+10.0 [+10.0, +10.0], t [+10.0, +10.0] (dsu)"
     assert row["(b) - (a)"] == "-"
+    # Where the paper's setting has one of the seeds, all of the row is over that one.
+    paper = record(methods.PAPER, 1, 78.0)
+    (row,) = methods.side_by_side(write(tmp_path / "paper", *of_seed, paper)).to_dict("records")
+    assert [row[key] for key in ("seeds", "(a) paper", "(b) recipe", "(d) none")] == ["1", "79.0", "82.0", "62.0"]
     assert methods.side_by_side(write(tmp_path / "few", record("no_stylizer", 0, 60.0))).empty
 
 
