@@ -229,7 +229,7 @@ def domains_of_other_planes(description: DatasetDescription, results: Sequence[C
 
 
 def small_domains(description: DatasetDescription, results: Sequence[CaseResult]) -> list[Problem]:
-    """List the domains whose volumes are far smaller than what the network sees, a few pixels in a padded image."""
+    """List the domains whose volumes are far smaller than what the network sees, which is mostly padding then."""
     domains: dict[str, list[float]] = defaultdict(list)
     for case, result in zip(description.cases, results, strict=True):
         if result.filled is not None:
