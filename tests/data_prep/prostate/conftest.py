@@ -1,4 +1,4 @@
-"""Single cases of the two prostate releases."""
+"""The two prostate releases, small, and single cases of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from data_prep.prostate.cases import ReleaseCase
-from tests.data_prep.prostate.prostate_releases import SHAPE, label_of, save
+from tests.data_prep.prostate.prostate_releases import (
+    SHAPE,
+    SITE_NUMBERS,
+    label_of,
+    save,
+    write_decathlon,
+    write_sites,
+)
+
+FEW = {site: list(numbers)[:2] for site, numbers in SITE_NUMBERS.items()}
 
 
 @pytest.fixture
@@ -26,3 +35,11 @@ def deep(flat: ReleaseCase) -> ReleaseCase:
     """A 4-D case as in the Decathlon."""
     save(flat.image, np.random.default_rng(0).uniform(0, 1500, (*SHAPE, 2)).astype(np.float32))
     return replace(flat, domain="decathlon", channels=("T2", "ADC"), channel=0)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Folder of small releases: six Decathlon cases, two cases a site."""
+    write_decathlon(tmp_path / "data", range(6))
+    write_sites(tmp_path / "data" / "sites", FEW)
+    return tmp_path / "data"

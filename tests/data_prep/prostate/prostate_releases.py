@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+
+from data_prep.prostate.dataset import make_prostate_dataset
+from mixstyleflow_monai.data import check_headers
+from mixstyleflow_monai.data.dataset_description import DatasetDescription, load_dataset
 
 # The labelled cases of Task05_Prostate; the numbers between them are the challenge's test cases.
 DECATHLON_NUMBERS = (
@@ -102,3 +108,11 @@ def write_sites(root: Path, numbers: Mapping[str, Sequence[int]] = SITE_NUMBERS)
             label = label_of(2 if site in ("RUNMC", "BMC") else 1)
             nib.save(nib.Nifti1Image(label, affine), root / site / f"Case{number:02d}_{suffix}.nii.gz")
     return root
+
+
+def import_releases(root: Path, output: Path, **options: Any) -> tuple[DatasetDescription, str]:
+    """Run with both releases; return the data set and what was printed."""
+    stream = io.StringIO()
+    settings = {"decathlon": root / "Task05_Prostate", "sites": root / "sites", **options}
+    path = make_prostate_dataset(output, **settings, console=Console(file=stream, width=160))
+    return check_headers(load_dataset(path)), stream.getvalue()

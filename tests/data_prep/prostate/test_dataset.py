@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import csv
-import io
-import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
-from rich.console import Console
 
-from data_prep.__main__ import main
-from data_prep.prostate.dataset import make_prostate_dataset
 from data_prep.prostate.split import divide
-from mixstyleflow_monai.data import Task, check_headers
+from mixstyleflow_monai.data import Task
 from mixstyleflow_monai.data.dataset_description import DatasetDescription, load_dataset, verify_hashes
 from mixstyleflow_monai.data.resplit import resplit_dataset
 from tests.data_prep.prostate.prostate_releases import (
     AFFINE,
     SHAPE,
-    SITE_NUMBERS,
+    import_releases,
     label_of,
     write_decathlon,
     write_sites,
     write_tar,
 )
 
-FEW = {site: list(numbers)[:2] for site, numbers in SITE_NUMBERS.items()}
 SPLITS = ("train", "validation", "test")
 
 
@@ -43,22 +36,6 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_decathlon(root)
     write_sites(root / "sites")
     return root
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Folder of small releases: six Decathlon cases, two cases a site."""
-    write_decathlon(tmp_path / "data", range(6))
-    write_sites(tmp_path / "data" / "sites", FEW)
-    return tmp_path / "data"
-
-
-def run(root: Path, output: Path, **options: Any) -> tuple[DatasetDescription, str]:
-    """Run with both releases; return the data set and what was printed."""
-    stream = io.StringIO()
-    settings = {"decathlon": root / "Task05_Prostate", "sites": root / "sites", **options}
-    path = make_prostate_dataset(output, **settings, console=Console(file=stream, width=160))
-    return check_headers(load_dataset(path)), stream.getvalue()
 
 
 def left_out(description: DatasetDescription) -> dict[str, str]:
@@ -76,7 +53,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_the_papers_data_set(published: Path, tmp_path: Path) -> None:
     before = contents(published)
-    description, printed = run(published, tmp_path / "out")
+    description, printed = import_releases(published, tmp_path / "out")
     assert contents(published) == before
     assert description.domains == ["decathlon", "BIDMC", "BMC", "HK", "I2CVB", "RUNMC", "UCL"]
     assert (description.spatial_dims, description.channels, description.regions) == (3, 1, {"prostate": [1, 2]})
@@ -105,7 +82,7 @@ def test_the_version_of_the_six_sites_is_told_and_recorded(root: Path, tmp_path:
         for path in (root / "sites").glob(f"{site or '*'}/Case*_?egmentation.nii.gz"):
             label = nib.load(path)
             save(path, np.repeat(np.asarray(label.dataobj)[..., 1:2], SHAPE[2], axis=2), label.affine)
-        description, printed = run(root, tmp_path / f"out {site}")
+        description, printed = import_releases(root, tmp_path / f"out {site}")
         assert note in printed
         slices = {name: facts.get("slices") for name, facts in description.processing["domains"].items()}
         assert slices["HK"] == "with prostate"
@@ -113,7 +90,7 @@ def test_the_version_of_the_six_sites_is_told_and_recorded(root: Path, tmp_path:
 
 
 def test_volumes_are_kept_as_released(published: Path, tmp_path: Path) -> None:
-    description, _ = run(published, tmp_path / "out")
+    description, _ = import_releases(published, tmp_path / "out")
     for case in description.cases:
         name = case.id.removeprefix(f"{case.domain}_")
         if case.domain == "decathlon":
@@ -133,7 +110,7 @@ def test_volumes_are_kept_as_released(published: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.1, 2), (0.3, 6)])
 def test_low_data_subsets_change_training_alone(fraction: float, count: int, published: Path, tmp_path: Path) -> None:
-    description, printed = run(published, tmp_path / "out", sites=None, train_fraction=fraction)
+    description, printed = import_releases(published, tmp_path / "out", sites=None, train_fraction=fraction)
     names = sorted(path.name.removesuffix(".nii.gz") for path in (published / "Task05_Prostate/imagesTr").iterdir())
     whole = divide(names).split_of
     assert len(ids(description, "train")) == count
@@ -150,7 +127,7 @@ def test_low_data_subsets_change_training_alone(fraction: float, count: int, pub
 
 
 def test_the_processing_facts_tell_how_it_was_made(published: Path, tmp_path: Path) -> None:
-    processing = run(published, tmp_path / "out", sites=None, train_fraction=2)[0].processing
+    processing = import_releases(published, tmp_path / "out", sites=None, train_fraction=2)[0].processing
     domains = processing.pop("domains")
     assert domains == {
         "decathlon": {
@@ -184,7 +161,7 @@ def test_the_processing_facts_tell_how_it_was_made(published: Path, tmp_path: Pa
 def test_the_tar_file_gives_the_same_bytes_as_the_folder_and_so_does_a_rerun(root: Path, tmp_path: Path) -> None:
     archive = write_tar(root / "Task05_Prostate", tmp_path / "Task05_Prostate.tar")
     first, second, third = (
-        contents(run(root, tmp_path / name, decathlon=path)[0].path.parent)
+        contents(import_releases(root, tmp_path / name, decathlon=path)[0].path.parent)
         for name, path in (("a", root / "Task05_Prostate"), ("b", archive), ("c", root))
     )
     assert first == second == third
@@ -193,7 +170,7 @@ def test_the_tar_file_gives_the_same_bytes_as_the_folder_and_so_does_a_rerun(roo
 
 
 def test_resampled_volumes_have_the_spacing_and_say_so(root: Path, tmp_path: Path) -> None:
-    description, _ = run(root, tmp_path / "out", resample=True, spacing=(0.6, 0.5, 2.0))
+    description, _ = import_releases(root, tmp_path / "out", resample=True, spacing=(0.6, 0.5, 2.0))
     assert {case.spacing for case in description.cases} == {(0.6, 0.5, 2.0)}
     for case in description.cases:
         image, label = nib.load(case.image), nib.load(case.label)
@@ -206,18 +183,18 @@ def test_resampled_volumes_have_the_spacing_and_say_so(root: Path, tmp_path: Pat
 
 
 def test_the_data_set_is_read_by_the_training_pipeline_and_by_resplit(root: Path, tmp_path: Path) -> None:
-    description, _ = run(root, tmp_path / "out")
+    description, _ = import_releases(root, tmp_path / "out")
     task = Task.from_dataset(description, (32, 32), pixel_spacing=(0.625, 0.625))
     item = task.training_preprocessing()(description.datalist("train")[0])
     assert tuple(item["image"].shape[:3]) == tuple(item["label"].shape[:3]) == (1, 32, 32)
     assert 0 < float(item["label"].float().mean()) < 1
     write_sites(tmp_path / "more", {"HK": range(5)})
-    wider, _ = run(root, tmp_path / "wider", sites=tmp_path / "more")
+    wider, _ = import_releases(root, tmp_path / "wider", sites=tmp_path / "more")
     assert load_dataset(resplit_dataset(wider.path.parent, "HK", tmp_path / "hk")).source_domain == "HK"
 
 
 def test_another_number_of_cases_is_divided_at_random_and_told(root: Path, tmp_path: Path) -> None:
-    description, printed = run(root, tmp_path / "out")
+    description, printed = import_releases(root, tmp_path / "out")
     assert [len(description.select(split, "decathlon")) for split in SPLITS] == [4, 1, 1]
     assert description.processing["split"]["method"] == "fractions"
     assert "Task05_Prostate lists 6 cases, the release has 32: the paper's patients cannot be told" in printed
@@ -228,10 +205,10 @@ def test_another_number_of_cases_is_divided_at_random_and_told(root: Path, tmp_p
 def test_missing_sites_are_told(root: Path, tmp_path: Path) -> None:
     for site in ("BMC", "HK"):
         (root / "sites" / site).rename(tmp_path / site)
-    description, printed = run(root, tmp_path / "out")
+    description, printed = import_releases(root, tmp_path / "out")
     assert description.unseen_domains == ["BIDMC", "I2CVB", "RUNMC", "UCL"]
     assert "no folder of site B (BMC), F (HK); the paper tests on all of RUNMC, BMC" in printed
-    assert "no unseen one" in run(root, tmp_path / "alone", sites=None)[1]
+    assert "no unseen one" in import_releases(root, tmp_path / "alone", sites=None)[1]
 
 
 def save(path: Path, values: Any, affine: Any = AFFINE) -> None:
@@ -243,13 +220,13 @@ def test_unusable_cases_are_reported_and_the_other_patients_stay_where_they_are(
 ) -> None:
     write_decathlon(tmp_path)
     release = tmp_path / "Task05_Prostate"
-    whole, _ = run(published, tmp_path / "whole", sites=None)
+    whole, _ = import_releases(published, tmp_path / "whole", sites=None)
     train = [case.removeprefix("decathlon_") for case in ids(whole, "train")[:4]]
     save(release / "imagesTr" / f"{train[0]}.nii.gz", np.ones((*SHAPE, 1), np.float32))
     (release / "labelsTr" / f"{train[1]}.nii.gz").unlink()
     save(release / "labelsTr" / f"{train[2]}.nii.gz", label_of(2)[:-1])
     save(release / "labelsTr" / f"{train[3]}.nii.gz", label_of(2), AFFINE + np.eye(4, k=3))
-    description, printed = run(tmp_path, tmp_path / "out", sites=None)
+    description, printed = import_releases(tmp_path, tmp_path / "out", sites=None)
     assert left_out(description) == {
         f"imagesTr/{train[0]}.nii.gz": f"{train[0]}.nii.gz has 1 channel(s), dataset.json says 2 (T2, ADC)",
         f"imagesTr/{train[1]}.nii.gz": f"no label labelsTr/{train[1]}.nii.gz",
@@ -277,7 +254,7 @@ def test_an_image_that_is_there_twice_stays_once(root: Path, tmp_path: Path) -> 
         np.asarray(nib.load(root / "Task05_Prostate/imagesTr/prostate_03.nii.gz").dataobj)[..., 0],
     )
     save(sites / "HK" / "Case38_segmentation.nii.gz", label_of(1))
-    description, _ = run(root, tmp_path / "out")
+    description, _ = import_releases(root, tmp_path / "out")
     assert left_out(description) == {
         "HK/Case38.nii.gz": "identical to 'prostate_03' of the domain decathlon",
         "UCL/Case01.nii.gz": "identical to 'Case00' of the domain RUNMC",
@@ -286,7 +263,7 @@ def test_an_image_that_is_there_twice_stays_once(root: Path, tmp_path: Path) -> 
     values = np.asarray(nib.load(sites / "RUNMC" / "Case01.nii.gz").dataobj)
     save(sites / "HK" / "Case38.nii.gz", values.astype(np.float32))
     save(sites / "HK" / "Case39.nii.gz", (values + 1).astype(np.float32), nib.load(sites / "HK/Case39.nii.gz").affine)
-    assert left_out(run(root, tmp_path / "again")[0]) == {
+    assert left_out(import_releases(root, tmp_path / "again")[0]) == {
         "HK/Case38.nii.gz": "identical to 'Case01' of the domain RUNMC",
         "UCL/Case01.nii.gz": "identical to 'Case00' of the domain RUNMC",
     }
@@ -299,13 +276,13 @@ def test_unseen_cases_are_the_same_whatever_share_of_the_training_patients_is_ke
 ) -> None:
     shutil.copytree(published, tmp_path / "root", symlinks=True)
     root = tmp_path / "root"
-    unused = run(root, tmp_path / "low", train_fraction=0.1)[0].processing["unused_training_patients"][0]
+    unused = import_releases(root, tmp_path / "low", train_fraction=0.1)[0].processing["unused_training_patients"][0]
     name = unused.removeprefix("decathlon_")
     values = np.asarray(nib.load(root / f"Task05_Prostate/imagesTr/{name}.nii.gz").dataobj)[..., 0]
     save(root / "sites" / "HK" / "Case38.nii.gz", values)
     save(root / "sites" / "HK" / "Case38_segmentation.nii.gz", label_of(1))
     for number, fraction in enumerate((1.0, 0.1)):
-        description, _ = run(root, tmp_path / f"out{number}", train_fraction=fraction)
+        description, _ = import_releases(root, tmp_path / f"out{number}", train_fraction=fraction)
         assert left_out(description) == {"HK/Case38.nii.gz": f"identical to '{name}' of the domain decathlon"}
 
 
@@ -318,7 +295,7 @@ def test_a_domain_or_a_split_without_a_usable_case_is_an_error_that_leaves_nothi
     with pytest.raises(
         ValueError, match=r"HK: no case can be used\. Left out: HK/Case38\.nii\.gz: label has values 0, 100"
     ):
-        run(root, tmp_path / "out")
+        import_releases(root, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     for path, content in zip(labels, kept, strict=True):
         path.write_bytes(content)
@@ -326,85 +303,12 @@ def test_a_domain_or_a_split_without_a_usable_case_is_an_error_that_leaves_nothi
     (only,) = (name for name, split in divide(names).split_of.items() if split == "validation")
     (root / "Task05_Prostate" / "imagesTr" / f"{only}.nii.gz").write_bytes(b"")
     with pytest.raises(ValueError, match=rf"decathlon, validation: no case can be used\. Left out: imagesTr/{only}"):
-        run(root, tmp_path / "out")
+        import_releases(root, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     save(root / "Task05_Prostate" / "imagesTr" / f"{only}.nii.gz", np.ones((*SHAPE, 2), np.float32))
-    assert len(run(root, tmp_path / "out")[0].cases) == 18
+    assert len(import_releases(root, tmp_path / "out")[0].cases) == 18
 
 
 def test_paths_with_spaces_and_letters_of_other_alphabets(root: Path, tmp_path: Path) -> None:
     moved = root.rename(tmp_path / "données Ärzte 数据")
-    assert len(run(moved, tmp_path / "sorti é")[0].cases) == 18
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"decathlon": None}, r"--decathlon, --download: neither given; give the release with --decathlon"),
-        ({"download": "folder"}, r"--decathlon, --download: both given"),
-        ({"decathlon": True}, r"--decathlon: a path must follow it, such as `--decathlon data/prostate`"),
-        ({"decathlon": None, "download": True}, r"--download: a path must follow it"),
-        ({"sites": True}, r"--sites: a path must follow it"),
-        ({"resample": "yes"}, r"--resample: found 'yes', allowed: --resample alone, with no value\.$"),
-        ({"spacing": 0.625}, r"--spacing: found 0\.625, allowed: three sizes from 0\.05 to 20 mm, left-right"),
-        ({"spacing": (0.6, 0.6)}, r"--spacing: found \(0\.6, 0\.6\), allowed"),
-        ({"spacing": (0.6, -0.6, 3)}, r"--spacing: found .*, allowed"),
-        ({"spacing": "0.6,0.6,3.6mm"}, r"--spacing: found '0\.6,0\.6,3\.6mm', allowed"),
-        ({"spacing": (0.6, float("nan"), 3)}, r"--spacing: found .*nan.*, allowed"),
-        ({"spacing": (0.6, 0.6, 1e-6), "resample": True}, r"--spacing: found .*, allowed: three sizes from 0\.05"),
-        (
-            {"spacing": (0.6, 0.6, 21), "resample": True},
-            r"--spacing: found .*, allowed: three sizes from 0\.05 to 20 mm",
-        ),
-        (
-            {"spacing": (0.5, 0.5, 3)},
-            r"--spacing 0\.5,0\.5,3: it has no effect without --resample.* Add --resample, or .*--pixel_spacing",
-        ),
-        ({"train_fraction": 0}, r"--train_fraction: found 0, allowed: a share above 0"),
-        ({"train_fraction": 9}, r"--train_fraction 9: that is 9 of 4 training patients; .* from 2 to 4"),
-        ({"sites": "nowhere"}, r"--sites nowhere: no such folder"),
-        ({"decathlon": "nowhere"}, r"--decathlon nowhere: no such file or folder"),
-    ],
-)
-def test_each_mistake_is_named_before_any_work(
-    options: dict[str, Any], message: str, root: Path, tmp_path: Path
-) -> None:
-    before = sorted(path.name for path in tmp_path.iterdir())
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        run(root, tmp_path / "out", **options)
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
-
-
-def test_an_output_with_content_is_refused(root: Path, tmp_path: Path) -> None:
-    run(root, tmp_path / "out")
-    with pytest.raises(ValueError, match=r"--output .*out: exists and is not an empty folder"):
-        run(root, tmp_path / "out")
-
-
-def test_a_download_takes_the_place_of_the_release(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Path] = []
-
-    def download(folder: Path) -> Path:
-        asked.append(folder)
-        folder.mkdir()
-        return write_tar(root / "Task05_Prostate", folder / "Task05_Prostate.tar")
-
-    monkeypatch.setattr("data_prep.prostate.dataset.download_decathlon", download)
-    fetched, _ = run(root, tmp_path / "out", decathlon=None, download=tmp_path / "cache")
-    assert asked == [tmp_path / "cache"]
-    assert json.loads(fetched.path.read_text()) == json.loads(run(root, tmp_path / "other")[0].path.read_text())
-
-
-@pytest.mark.parametrize(
-    ("flags", "cases"),
-    [(("--resample",), 18), (("--train_fraction", "2"), 16), (("--resample", "--spacing", "0.5,0.5,3"), 18)],
-)
-def test_the_command_line(
-    flags: Sequence[str], cases: int, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["prostate", "--decathlon", str(root / "Task05_Prostate"), "--sites", str(root / "sites")]
-    assert main([*words, "--output", str(tmp_path / "out"), *flags]) == 0
-    assert len(load_dataset(tmp_path / "out").cases) == cases
-    assert "written: " in capsys.readouterr().out
-    assert main([*words, "--output", str(tmp_path / "out")]) == 1
-    assert "error: --output" in capsys.readouterr().err
+    assert len(import_releases(moved, tmp_path / "sorti é")[0].cases) == 18
