@@ -27,7 +27,7 @@ from mixstyleflow_monai.benchmark.cells import REQUEST_FILE
 from mixstyleflow_monai.benchmark.data import source_name
 from mixstyleflow_monai.benchmark.plan import BASELINE, PHASE_ONE, PHASE_TWO, Cell
 from mixstyleflow_monai.benchmark.records import case_table
-from mixstyleflow_monai.benchmark.tables import difference, markdown
+from mixstyleflow_monai.benchmark.tables import difference, markdown, runs_of
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE, read_json
 from mixstyleflow_monai.stopping import only_one
@@ -37,6 +37,8 @@ TASKS = ("white_cells", "prostate_phantom")
 """The default; comparisons with a share of the training cases are not for this study."""
 REFERENCES = (BASELINE, "mixstyleflow", RECIPE)
 """Trained in the same way, and where `benchmarks.methods` has trained them already, taken from there."""
+MEASURES = ("under shifts", "two at a time", "source test")
+"""Columns beside the Dice of unseen domains, which is paired by case."""
 TEMPERATURES: dict[str, float] = FLOWS["phase2:temperatures"]
 
 
@@ -174,7 +176,11 @@ def _keep(path: Path, folder: Path, group: str, dataset: Path) -> None:
 
 
 def report(folder: Path = CELLS) -> str:
-    """Return a table for each source domain as Markdown: settings by factor, means and deviations over seeds."""
+    """Return a table for each source domain as Markdown: the recipe, and what each setting adds to it.
+
+    Settings were not all trained with the same seeds, so that their means cannot be set beside each other; differences
+    to the recipe are over the seeds that both have.
+    """
     rows = [_row(json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json"))]
     keys = [(row["data"], row["source"], row["factor"], row["setting"], row["seed"]) for row in rows]
     twice = [key for key in keys if keys.count(key) > 1]
@@ -186,14 +192,18 @@ def report(folder: Path = CELLS) -> str:
     for (data, source), table in pd.DataFrame(rows).groupby(["data", "source"]):
         parts.append(f"### {data}, trained on `{source}`")
         cases = case_table([(row["cell"], row["record"]) for row in table.to_dict("records")])
-        grouped = table.groupby(["order", "factor", "setting"])
-        shown = grouped[["under shifts", "two at a time", "source test", "unseen"]].agg(_mean_and_deviation)
-        shown["seeds"] = grouped.size()
-        shown = shown.reset_index().drop(columns="order")
-        names = [_label(row["factor"], row["setting"]) for row in shown.to_dict("records")]
-        recipe = _label("recipe", "")
-        shown["unseen, to the recipe"] = ["-" if n == recipe else difference(cases, n, recipe) for n in names]
-        parts.append(markdown(shown).rstrip())
+        of_recipe = table[table["factor"] == "recipe"].set_index("seed")
+        lines = []
+        for _, own in table.groupby(["order", "factor", "setting"]):
+            factor, setting = (str(own[name].iloc[0]) for name in ("factor", "setting"))
+            line = {"factor": factor, "setting": setting, "seeds": runs_of(own["seed"])}
+            line |= {name: _beside(own.set_index("seed")[name], of_recipe[name], factor) for name in MEASURES}
+            if factor == "recipe":
+                line["unseen"] = _mean_and_deviation(own["unseen"])
+            else:
+                line["unseen"] = difference(cases, _label(factor, setting), _label("recipe", ""))
+            lines.append(line)
+        parts.append(markdown(pd.DataFrame(lines)).rstrip())
     return "\n\n".join(parts) + "\n"
 
 
@@ -215,7 +225,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "data": data_name(record),
         "source": request["source"],
         "seed": request["seed"],
-        "order": list(VARIANTS).index(name) if variant else -1,
+        "order": list(VARIANTS).index(name) if variant else -1 - (factor == "recipe"),
         "factor": factor,
         "setting": setting,
         "under shifts": record["held_in_shifts"][MEAN],
@@ -227,10 +237,19 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _mean_and_deviation(values: pd.Series[float]) -> str:
-    if values.isna().any():
+def _beside(values: pd.Series[float], of_recipe: pd.Series[float], factor: str) -> str:
+    """Return the mean over seeds: the recipe's own, or the difference to it over the seeds that both have."""
+    if factor == "recipe":
+        return _mean_and_deviation(values)
+    paired = (values - of_recipe.reindex(values.index)).dropna()
+    few = f" (seeds {runs_of(paired.index)})" if 0 < len(paired) < len(values) else ""
+    return _mean_and_deviation(paired, sign="+") + few
+
+
+def _mean_and_deviation(values: pd.Series[float], sign: str = "") -> str:
+    if not len(values) or values.isna().any():
         return "-"
-    return f"{values.mean():.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else "")
+    return f"{values.mean():{sign}.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else "")
 
 
 def main(

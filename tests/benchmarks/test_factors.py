@@ -129,17 +129,31 @@ def test_tables_need_finished_cells_alone(tmp_path: Path) -> None:
     for number, content in enumerate(records):
         write_json(tmp_path / f"{number}.json", content)
     rows = [line for line in report(tmp_path).splitlines() if line.startswith("| ")]
-    assert "| recipe |  | 91.0 ± 1.4 | 89.0 ± 1.4 | 94.0 ± 0.0 | 82.0 ± 2.8 | 2 | - |" in rows
-    same_seed = "1 | +1.0 [+1.0, +1.0] |"
-    assert f"| hard image | low frequencies of the change | 91.0 | 89.0 | 94.0 | 81.0 | {same_seed}" in rows
-    assert "| weights | average, 0.98, baseline | 85.0 | 83.0 | 94.0 | 70.0 | 1 | -10.0 [-10.0, -10.0] |" in rows
+    assert rows[1:] == [
+        "| recipe |  | 0-1 | 91.0 ± 1.4 | 89.0 ± 1.4 | 94.0 ± 0.0 | 82.0 ± 2.8 |",
+        "| hard image | low frequencies of the change | 0 | +1.0 | +1.0 | +0.0 | +1.0 [+1.0, +1.0] |",
+        "| weights | average, 0.98 | 0 | +1.5 | +1.5 | +0.0 | +2.0 [+2.0, +2.0] |",
+        "| weights | average, 0.98, baseline | 0 | -5.0 | -5.0 | +0.0 | -10.0 [-10.0, -10.0] |",
+    ], "differences over the seeds that both have"
     again = record(RECIPE, "recipe", 0, 80.0, 70.0)
     again["request"]["overrides"] = {"1": {"percentiles": [1.0, 99.8]}}
     write_json(tmp_path / "more.json", again)
     text = report(tmp_path)
     assert "### discs, between the 1 and 99.8 percentiles, trained on `home`" in text
-    assert "| recipe |  | 91.0 ± 1.4" in text, "not pooled"
-    assert "| weights | average, 0.98 | 91.5 | 89.5 | 94.0 | 82.0 | 1 | +2.0 [+2.0, +2.0] |" in rows
+    assert "| recipe |  | 0-1 | 91.0 ± 1.4" in text, "not pooled"
+
+
+def test_differences_tell_the_seeds_they_are_of_where_some_have_none(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_json(tmp_path / f"recipe{seed}.json", record(RECIPE, "recipe", seed, 90.0 + seed, 80.0))
+    for seed in (1, 2, 7):
+        write_json(tmp_path / f"decoded{seed}.json", record("decoded", "recipe", seed, 92.0 + 2.0 * seed, 80.0))
+    without_pairs = record("decoded", "recipe", 0, 91.0, 80.0)
+    del without_pairs["held_in_shifts"]["mean of pairs"]
+    write_json(tmp_path / "decoded0.json", without_pairs)
+    row = next(line for line in report(tmp_path).splitlines() if "decoded" in line)
+    cells = [cell.strip() for cell in row.split("|")[3:6]]
+    assert cells == ["0-2, 7", "+2.7 ± 1.5 (seeds 0-2)", "+3.5 ± 0.7 (seeds 1-2)"]
 
 
 def test_cells_of_before_there_were_pairs_are_measured_again(
@@ -150,7 +164,7 @@ def test_cells_of_before_there_were_pairs_are_measured_again(
     write_json(tmp_path / "kept" / "recipe.json", old)
     factors.run("prostate_phantom", None, tmp_path, [], [0])
     assert json.loads((tmp_path / "kept" / "recipe.json").read_text()) == old, "nothing left to measure"
-    assert "| recipe |  | 90.0 | - |" in report(tmp_path / "kept")
+    assert "| recipe |  | 0 | 90.0 | - |" in report(tmp_path / "kept")
 
     network = tmp_path / "factors/prostate_phantom/recipe/home/seed0" / RECIPE / "models" / "model.pt"
     network.parent.mkdir(parents=True)
