@@ -19,7 +19,7 @@ from typing import Any
 import fire
 import pandas as pd
 
-from benchmarks.held_in_shifts import MEAN, MEAN_OF_PAIRS, shifts_of_run
+from benchmarks.held_in_shifts import shifts_of_run
 from benchmarks.methods import FLOWS, RECIPE, SETTINGS, common_settings, data_name, dataset_of, words
 from mixstyleflow_monai.artifacts import write_json
 from mixstyleflow_monai.benchmark import benchmark
@@ -30,6 +30,7 @@ from mixstyleflow_monai.benchmark.records import case_table
 from mixstyleflow_monai.benchmark.tables import difference, markdown, runs_of
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE, read_json
+from mixstyleflow_monai.engines.shifted_validation import MEAN, MEAN_OF_PAIRS
 from mixstyleflow_monai.stopping import only_one
 
 CELLS = Path(__file__).parent / "factor_cells"

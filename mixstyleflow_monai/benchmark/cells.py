@@ -196,7 +196,7 @@ class Workshop:
         phase = 1 if cell.method == PHASE_ONE else 3
         device = {key: value for key, value in self.plan.overrides[phase].items() if key == "device"}
         # A benchmark compares numbers, of more trainings than anyone looks at.
-        shown = {"show_table": False, "case_pictures": False}
+        shown = {"show_table": False, "case_pictures": False, "shifted_validation": True}
         options = {"dataset_dir": str(self.datasets[cell.source]), **shown, **device}
         configs = self.plan.root / PHASE_BUNDLES[phase] / "configs"
         self._bundle(cell, [configs / "evaluate.json"], options, slot)

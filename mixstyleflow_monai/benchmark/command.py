@@ -16,9 +16,9 @@ from mixstyleflow_monai import bundle_paths
 from mixstyleflow_monai.benchmark.cells import Failure, Workshop
 from mixstyleflow_monai.benchmark.data import source_dataset
 from mixstyleflow_monai.benchmark.plan import BASELINE, DEFAULT_METHOD, PHASE_ONE, PRESETS, Cell, Plan, make_plan
-from mixstyleflow_monai.benchmark.records import case_table, doubts, find_record
+from mixstyleflow_monai.benchmark.records import case_table, doubts, find_record, shifted_scores
 from mixstyleflow_monai.benchmark.steps import count_steps, describe_steps
-from mixstyleflow_monai.benchmark.tables import write_tables
+from mixstyleflow_monai.benchmark.tables import choices, write_tables
 from mixstyleflow_monai.bundle_paths import check_no_hash
 from mixstyleflow_monai.data import check_headers, load_dataset
 from mixstyleflow_monai.data.dataset_description import check_files
@@ -228,14 +228,18 @@ def _report(workshop: Workshop, failures: Sequence[Failure]) -> None:
             "bootstrap intervals over cases and seeds, paired by case"
         )
         notes = doubts(records, plan)
-        caption += "".join(f". Note: {note}" for note in notes)
-        table = write_tables(case_table(records), plan.methods, workshop.output, caption)
+        shifted = shifted_scores(records)
+        chosen = choices(shifted)
+        caption += "".join(f". Note: {note}" for note in (*notes, *chosen))
+        table = write_tables(case_table(records), plan.methods, workshop.output, caption, shifted)
         shown = Table(*map(str, table.columns), title=caption)
         for row in table.itertuples(index=False):
             shown.add_row(*map(str, row))
         console.print(shown)
         for note in notes:
             console.print(f"note: {note}", style="yellow", markup=False)
+        for note in chosen:
+            console.print(f"note: {note}", markup=False)
         print(f"wrote {workshop.output / 'benchmark.md'}, .csv, .tex and .png")
     for failure in failures:
         console.print(f"failed: {failure.message} (see {failure.log})", style="red", markup=False)

@@ -13,6 +13,8 @@ import pandas as pd
 from mixstyleflow_monai.artifacts import git_commit, software_versions, write_json
 from mixstyleflow_monai.benchmark.plan import Cell, Plan
 from mixstyleflow_monai.data.schema_checks import schema_problems
+from mixstyleflow_monai.engines.shifted_validation import FILE as SHIFTED_FILE
+from mixstyleflow_monai.engines.shifted_validation import MEAN, MEAN_OF_PAIRS, PLAIN
 from mixstyleflow_monai.evaluation import read_cases
 
 START = "phase1_sha256"
@@ -27,13 +29,15 @@ def _mapping(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "minProperties": 1, "additionalProperties": values}
 
 
-# What the tables need of a record: its hash, the role of each domain, domain -> region -> case -> Dice, and domain ->
-# case -> group of the cases that are not alone in theirs (earlier records do not tell).
+# What the tables need of a record: its hash, the role of each domain, domain -> region -> case -> Dice, domain -> case
+# -> group of the cases that are not alone in theirs, and Dice on shifted source validation images (earlier records do
+# not tell the last two).
 RECORD_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["hash", "roles", "dice"],
     "properties": {
         "hash": {"type": "string"},
+        "shifted_validation": _mapping({"type": "number"}),
         "roles": _mapping({"type": "string"}),
         "dice": _mapping(_mapping(_mapping({"type": "number"}))),
         "groups": {"type": "object", "additionalProperties": _mapping({"type": "string"})},
@@ -80,9 +84,29 @@ def write_record(folder: Path, plan: Plan, cell: Cell, evaluated: Path, facts: M
             "software": software_versions(),
             "dice": dice,
             **({"groups": groups} if groups else {}),
+            **_shifted_validation(evaluated, evaluation.get("model_sha256")),
         },
     )
     return path
+
+
+def _shifted_validation(evaluated: Path, model_sha256: str | None) -> dict[str, dict[str, float]]:
+    path = evaluated / SHIFTED_FILE
+    found = read_object(path, "a validation under shifts", "Remove it.") if path.is_file() else {}
+    # Bundles of an earlier version do not write it.
+    if model_sha256 is None or found.get("model_sha256") != model_sha256:
+        return {}
+    return {"shifted_validation": {name: round(found[name], 3) for name in (PLAIN, MEAN, MEAN_OF_PAIRS)}}
+
+
+def shifted_scores(records: Sequence[tuple[Cell, Mapping[str, Any]]]) -> pd.DataFrame:
+    """Return a row a cell that tells it: source, method, seed and ``dice``, of source validation under two shifts."""
+    rows = [
+        (cell.source, cell.method, cell.seed, record["shifted_validation"][MEAN_OF_PAIRS])
+        for cell, record in records
+        if MEAN_OF_PAIRS in record.get("shifted_validation", {})
+    ]
+    return pd.DataFrame(rows, columns=["source", "method", "seed", "dice"])
 
 
 def shared_groups(cases: pd.DataFrame) -> dict[str, dict[str, str]]:

@@ -15,27 +15,61 @@ from mixstyleflow_monai.evaluation.comparison import Comparison, compare, summar
 IID = "IID"
 """Heading of the source domain's test cases, as in the paper's tables."""
 AVERAGE = "Avg"
+SHIFTED = "source, shifted"
+"""Heading of the Dice on source validation images under two shifts at a time, which knows no other domain."""
 LABELS = {PHASE_ONE: "Phase I", BASELINE: "baseline (no styles)"}
 
 
-def method_table(cases: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+def method_table(cases: pd.DataFrame, methods: Sequence[str], shifted: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the paper's table: a row a method, a column a domain and region, Dice as "mean ± sd" over seeds.
 
     With several sources a table each stands below the other, the source in the first column. ``Avg`` is the mean over
     unseen domains, ``gap`` the source's mean minus it. The last columns are the difference of ``Avg`` to the baseline
     and to the best other method that has all its seeds, with its 95 % interval over cases and seeds, and Student's
     over seeds. The column ``seeds`` names them: rows of other seeds are to be compared by these differences alone.
+
+    Args:
+        cases: a row a cell, domain, case and region.
+        methods: order of the rows.
+        shifted: a row a cell with its Dice on shifted source validation images, for a column of its own.
     """
     parts = []
     for source in dict.fromkeys(cases["source"]):
         rows = cases[cases["source"] == source]
         part = _source_table(rows, methods)
+        if shifted is not None and len(shifted):
+            of_method = shifted[shifted["source"] == source].groupby("method")["dice"].agg(list).to_dict()
+            names = [method for method in methods if method in set(rows["method"])]
+            part[SHIFTED] = [spread(of_method.get(name, [])) for name in names]
         part.insert(0, "source", source)
         parts.append(part)
     # Another source has other unseen domains.
-    last = [AVERAGE, "gap", "seeds", "to baseline", "to best other"]
     table = pd.concat(parts, ignore_index=True).fillna("-")
+    last = [name for name in (SHIFTED, AVERAGE, "gap", "seeds", "to baseline", "to best other") if name in table]
     return table[[*(name for name in table.columns if name not in last), *last]]
+
+
+def choices(shifted: pd.DataFrame) -> list[str]:
+    """Return a sentence for each source domain: the method that its shifted validation images put first.
+
+    It is among the methods that have all the seeds of that source; Phase I, which is no method, is left out.
+
+    Args:
+        shifted: a row a cell: source, method, seed and ``dice``.
+    """
+    found = []
+    of_methods = shifted[shifted["method"] != PHASE_ONE]
+    for source, part in of_methods.groupby("source", sort=False):
+        seeds = set(part["seed"])
+        means = {str(name): rows["dice"].mean() for name, rows in part.groupby("method") if set(rows["seed"]) == seeds}
+        if len(means) > 1:
+            first = max(means, key=lambda name: means[name])
+            by = f"{'seed' if len(seeds) == 1 else 'seeds'} {runs_of(seeds)}"
+            found.append(
+                f"of {len(means)} methods trained on {source}, {first} is first on its shifted validation images "
+                f"({means[first]:.1f}, {by}), which know no other domain"
+            )
+    return found
 
 
 def _source_table(cases: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
@@ -126,7 +160,9 @@ def _latex(text: str) -> str:
     return "".join(special.get(letter, f"\\{letter}" if letter in "&%$#_{}" else letter) for letter in text)
 
 
-def write_tables(cases: pd.DataFrame, methods: Sequence[str], folder: Path, caption: str) -> pd.DataFrame:
+def write_tables(
+    cases: pd.DataFrame, methods: Sequence[str], folder: Path, caption: str, shifted: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Write ``benchmark.md``, ``.csv``, ``.tex``, ``cases.csv`` and ``benchmark.png``; return the table.
 
     Args:
@@ -134,8 +170,9 @@ def write_tables(cases: pd.DataFrame, methods: Sequence[str], folder: Path, capt
         methods: order of the rows.
         folder: where to write.
         caption: what was compared.
+        shifted: see `method_table`.
     """
-    table = method_table(cases, methods)
+    table = method_table(cases, methods, shifted)
     latex = table.map(_latex)
     latex.columns = pd.Index([_latex(str(name)) for name in latex.columns])
     texts = {

@@ -29,6 +29,7 @@ from mixstyleflow_monai.engines.lineage import (
 from mixstyleflow_monai.engines.schedules import learning_rate_schedule
 from mixstyleflow_monai.engines.segmentation_trainer import DualDecoderTrainer, denoising_input
 from mixstyleflow_monai.engines.semantic_losses import SemanticLosses
+from mixstyleflow_monai.engines.shifted_validation import ShiftedValidation
 from mixstyleflow_monai.engines.style_flow_trainer import (
     StyleFlowEvaluator,
     StyleFlowTrainer,
@@ -59,6 +60,7 @@ __all__ = [
     "ResumeCheckpoint",
     "SegmentationEvaluator",
     "SemanticLosses",
+    "ShiftedValidation",
     "StyleFlowEvaluator",
     "StyleFlowReport",
     "StyleFlowTrainer",

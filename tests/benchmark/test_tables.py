@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from mixstyleflow_monai.benchmark.tables import difference, markdown, method_table, runs_of, write_tables
+from mixstyleflow_monai.benchmark.tables import (
+    choices,
+    difference,
+    markdown,
+    method_table,
+    runs_of,
+    write_tables,
+)
 
 
 def cell(method: str, seed: int, unseen: float) -> list[dict[str, object]]:
@@ -41,6 +48,27 @@ def test_a_row_names_its_seeds() -> None:
     assert method_table(cases, ["a"])["seeds"].tolist() == ["0-2, 4"]
     assert runs_of([5, 3]) == "3, 5"
     assert runs_of([]) == ""
+
+
+def scores(*rows: tuple[str, str, int, float]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["source", "method", "seed", "dice"])
+
+
+def test_shifted_validation_of_the_source_has_a_column_where_cells_tell_it() -> None:
+    cases = pd.DataFrame([row for seed in (0, 1) for name in ("a", "b") for row in cell(name, seed, 60.0)])
+    assert "source, shifted" not in method_table(cases, ["a", "b"], scores())
+    table = method_table(
+        cases, ["a", "b"], scores(("home", "a", 0, 70.0), ("home", "a", 1, 72.0), ("far", "b", 0, 9.0))
+    )
+    assert table["source, shifted"].tolist() == ["71.0 ± 1.4", "-"]
+    assert list(table.columns)[:5] == ["source", "method", "IID", "far", "source, shifted"]
+
+
+def test_the_method_that_the_source_would_choose_has_all_its_seeds_and_is_not_phase_1() -> None:
+    rows = [("home", name, seed, dice + seed) for name, dice in (("a", 60.0), ("b", 61.0)) for seed in (0, 1)]
+    found = choices(scores(*rows, ("home", "phase1", 0, 99.0), ("home", "lucky", 0, 99.0), ("far", "a", 0, 80.0)))
+    text = "of 2 methods trained on home, b is first on its shifted validation images (61.5, seeds 0-1)"
+    assert found == [f"{text}, which know no other domain"], "one method alone is no choice"
 
 
 def test_names_of_domains_may_hold_what_latex_and_markdown_read_as_commands(tmp_path: Path) -> None:
