@@ -27,7 +27,7 @@ from mixstyleflow_monai.benchmark.cells import REQUEST_FILE
 from mixstyleflow_monai.benchmark.data import source_name
 from mixstyleflow_monai.benchmark.plan import BASELINE, PHASE_ONE, PHASE_TWO, Cell
 from mixstyleflow_monai.benchmark.records import case_table
-from mixstyleflow_monai.benchmark.tables import difference, markdown, runs_of
+from mixstyleflow_monai.benchmark.tables import difference, markdown, runs_of, seeds_in_words
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE, read_json
 from mixstyleflow_monai.engines.shifted_validation import MEAN, MEAN_OF_PAIRS
@@ -243,7 +243,7 @@ def _beside(values: pd.Series[float], of_recipe: pd.Series[float], factor: str) 
     if factor == "recipe":
         return _mean_and_deviation(values)
     paired = (values - of_recipe.reindex(values.index)).dropna()
-    few = f" (seeds {runs_of(paired.index)})" if 0 < len(paired) < len(values) else ""
+    few = f" ({seeds_in_words(paired.index)})" if 0 < len(paired) < len(values) else ""
     return _mean_and_deviation(paired, sign="+") + few
 
 

@@ -9,7 +9,6 @@ against their order on the unseen domains, and what is lost by taking the one th
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,10 +42,11 @@ CANDIDATES = (
 """What one would choose among; not Phase I, the controls, and what one data set alone has."""
 RULES = {"plain": PLAIN, "shifts": MEAN, "pairs": MEAN_OF_PAIRS}
 """Name in the table -> key of `held_in_shifts.shifted_dice`."""
+COLUMNS = ["data", "source", "seed", "method", "unseen", *RULES]
 
 
-def score(name: str, images: Path | None, output: Path, seeds: Sequence[int]) -> None:
-    """Score the networks of one comparison that are not scored yet, into `SCORES`."""
+def score(name: str, images: Path | None, output: Path, seeds: Sequence[int] | None = None) -> None:
+    """Score the networks of one comparison that are not scored yet, into `SCORES`; all seeds where none are given."""
     dataset = dataset_of(name, images, output)
     source = read_json(dataset / DATASET_FILE)["source_domain"]
     with only_one(output / "method_choice"):
@@ -63,9 +63,9 @@ def score(name: str, images: Path | None, output: Path, seeds: Sequence[int]) ->
             write_json(SCORES, dict(sorted(found.items())))
 
 
-def _wanted(cell: Path, seeds: Sequence[int]) -> bool:
+def _wanted(cell: Path, seeds: Sequence[int] | None) -> bool:
     request = read_json(cell)["request"]
-    return request["method"] in CANDIDATES and request["seed"] in seeds
+    return request["method"] in CANDIDATES and (seeds is None or request["seed"] in seeds)
 
 
 def trained_cells(output: Path) -> dict[Path, Path]:
@@ -94,12 +94,18 @@ def report(cells: Path = CELLS, scores: Path = SCORES) -> str:
     Rank correlations are Spearman's, over the methods of a seed. All columns are means over the seeds, each of which
     makes a choice of its own.
     """
-    rows = [_row(cells / name, found) for name, found in _read(scores).items()]
+    rows = [_row(cells / name, found) for name, found in _read(scores).items() if (cells / name).is_file()]
     lines = []
-    for (data, source), table in pd.DataFrame(rows).groupby(["data", "source"], sort=True):
-        seeds = [part.set_index("method") for _, part in table.groupby("seed")]
-        line: dict[str, Any] = {"data": data, "source": source, "seeds": runs_of(table["seed"].unique())}
-        line["methods"] = "-".join(str(n) for n in sorted({len(part) for part in seeds}))
+    for (data, source), table in pd.DataFrame(rows, columns=COLUMNS).groupby(["data", "source"], sort=True):
+        methods = {int(str(seed)): set(part["method"]) for seed, part in table.groupby("seed")}
+        # Of a seed that is scored in part nothing is said; where methods differ between seeds, those of all are taken.
+        whole = [seed for seed, names in methods.items() if {BASELINE, RECIPE} <= names]
+        if not whole:
+            continue
+        candidates = set.intersection(*(methods[seed] for seed in whole))
+        seeds = [part.set_index("method") for part in (table[table["seed"] == seed] for seed in whole)]
+        seeds = [part.loc[sorted(candidates)] for part in seeds]
+        line: dict[str, Any] = {"data": data, "source": source, "seeds": runs_of(whole), "methods": len(candidates)}
         for rule in RULES:
             orders = [float(spearmanr(part[rule], part["unseen"]).statistic) for part in seeds]
             line[f"order, {rule}"] = f"{sum(orders) / len(orders):+.2f}"
@@ -110,11 +116,11 @@ def report(cells: Path = CELLS, scores: Path = SCORES) -> str:
             line[f"unseen, {name}"] = spread([part["unseen"][method] for part in seeds])
         line["chosen by pairs"] = ", ".join(dict.fromkeys(str(part["pairs"].idxmax()) for part in seeds))
         lines.append(line)
-    return markdown(pd.DataFrame(lines))
+    return markdown(pd.DataFrame(lines)) if lines else "No finished scores.\n"
 
 
 def _read(scores: Path) -> dict[str, dict[str, float]]:
-    content: dict[str, dict[str, float]] = json.loads(scores.read_text(encoding="utf-8"))
+    content: dict[str, dict[str, float]] = read_json(scores) if scores.is_file() else {}
     return content
 
 
@@ -136,7 +142,7 @@ def main(
     data: str | None = None,
     output: str = "runs/methods",
     tasks: str | Sequence[str] = tuple(SETTINGS),
-    seeds: int | Sequence[int] = (0, 1, 2),
+    seeds: int | Sequence[int] | None = None,
     report_only: bool = False,
 ) -> None:
     """Score what is missing and print the table. Goes on where it stopped.
@@ -145,13 +151,13 @@ def main(
         data: folder of the real images.
         output: of `benchmarks.methods`, whose networks are scored.
         tasks: names of its comparisons.
-        seeds: of the trainings.
+        seeds: of the trainings; default: all that are there.
         report_only: score nothing.
     """
     for name in () if report_only else words(tasks):
         if name not in SETTINGS:
             raise ValueError(f"--tasks: no comparison {name!r}, allowed: {', '.join(SETTINGS)}.")
-        numbers = (seeds,) if isinstance(seeds, int) else tuple(seeds)
+        numbers = (seeds,) if isinstance(seeds, int) else seeds
         score(name, Path(data).resolve() if data else None, Path(output).resolve(), numbers)
     print(report())
 

@@ -22,7 +22,8 @@ from mixstyleflow_monai.benchmark.plan import PHASE_ONE, PHASE_TWO, Cell, Plan
 from mixstyleflow_monai.benchmark.records import CONFIGS, START, find_record, read_object, write_record
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.bundle_runs import for_monai
-from mixstyleflow_monai.data.dataset_description import SPLITS
+from mixstyleflow_monai.data.dataset_description import SPLITS, read_json
+from mixstyleflow_monai.engines.shifted_validation import FILE as SHIFTED_FILE
 from mixstyleflow_monai.stopping import Programs, signals_as_exit
 from mixstyleflow_monai.tracking import embedded_store
 
@@ -52,6 +53,7 @@ class Workshop:
         reuse: further folders with finished cells.
         jobs: cells that train at the same time.
         tracking: "mlflow" or None.
+        shifted_validation: whether networks are scored on shifted source validation images as well.
         programs: those that train, ended when this process is asked to end.
     """
 
@@ -62,6 +64,7 @@ class Workshop:
     reuse: tuple[Path, ...] = ()
     jobs: int = 1
     tracking: str | None = None
+    shifted_validation: bool = True
     programs: Programs = field(default_factory=Programs)
 
     def run(self) -> list[Failure]:
@@ -182,23 +185,16 @@ class Workshop:
 
     def _evaluate(self, cell: Cell, slot: int) -> None:
         folder = self.folder(cell)
-        path = folder / "evaluation.json"
-        if path.is_file():
-            try:
-                record = read_object(path, "an evaluation", "")
-                # Someone may have evaluated another split in this folder since.
-                model = record.get("model_sha256") if record.get("split", SPLITS[-1]) == SPLITS[-1] else None
-            except ValueError:  # damaged: it is written anew
-                model = None
-            whole = path.with_suffix(".csv").is_file()
-            if whole and model is not None and model == sha256_file(folder / "models" / "model.pt"):
-                return
         phase = 1 if cell.method == PHASE_ONE else 3
+        configs = self.plan.root / PHASE_BUNDLES[phase] / "configs"
+        # Bundles of an earlier version have no such option.
+        shifted = self.shifted_validation and "shifted_validation" in read_json(configs / "evaluate.json")
+        if _is_evaluated(folder, shifted):
+            return
         device = {key: value for key, value in self.plan.overrides[phase].items() if key == "device"}
         # A benchmark compares numbers, of more trainings than anyone looks at.
-        shown = {"show_table": False, "case_pictures": False, "shifted_validation": True}
+        shown = {"show_table": False, "case_pictures": False, **({"shifted_validation": True} if shifted else {})}
         options = {"dataset_dir": str(self.datasets[cell.source]), **shown, **device}
-        configs = self.plan.root / PHASE_BUNDLES[phase] / "configs"
         self._bundle(cell, [configs / "evaluate.json"], options, slot)
 
     def _bundle(self, cell: Cell, files: list[Path], options: Mapping[str, Any], slot: int) -> None:
@@ -248,6 +244,23 @@ class Workshop:
 
     def _failure(self, cell: Cell, error: Exception, *, at: Cell | None = None) -> Failure:
         return Failure(cell, str(error), self.folder(at or cell) / "log.txt")
+
+
+def _is_evaluated(folder: Path, shifted: bool) -> bool:
+    """Return whether the evaluation in a folder is whole and of the network that is there."""
+    path = folder / "evaluation.json"
+    wanted = [path, *([folder / SHIFTED_FILE] if shifted else [])]
+    models = set()
+    for file in wanted:
+        try:
+            record = read_object(file, "an evaluation", "") if file.is_file() else {}
+        except ValueError:  # damaged: it is written anew
+            record = {}
+        # Someone may have evaluated another split in this folder since.
+        models.add(record.get("model_sha256") if record.get("split", SPLITS[-1]) == SPLITS[-1] else None)
+    if None in models or not path.with_suffix(".csv").is_file():
+        return False
+    return models == {sha256_file(folder / "models" / "model.pt")}
 
 
 def _is_whole(artifact: Path) -> bool:

@@ -51,6 +51,7 @@ def benchmark(
     preset: str | None = None,
     reuse: str | Sequence[str] = (),
     tracking: str | None = "mlflow",
+    shifted_validation: bool = True,
     dry_run: bool = False,
     seconds_per_step: float | None = None,
     bundles_dir: str | None = None,
@@ -73,6 +74,7 @@ def benchmark(
         preset: "paper-prostate" or "paper-fundus", the paper's own settings.
         reuse: further folders with finished cells.
         tracking: "mlflow" for an MLflow run a cell, or "none".
+        shifted_validation: score networks on shifted validation images of their source as well.
         dry_run: only say what would be trained, with the number of steps.
         seconds_per_step: of a training step with hard examples, for an estimate of the time.
         bundles_dir: folder of the bundles.
@@ -88,10 +90,10 @@ def benchmark(
     _check_numbers(jobs, seconds_per_step)
     tracker = _tracker(tracking)
     reused = _reused(reuse)
-    dry_run = flag(dry_run, "dry_run")
+    dry_run, shifted_validation = flag(dry_run, "dry_run"), flag(shifted_validation, "shifted_validation")
     with nullcontext() if dry_run else only_one(out):
         datasets = {s: source_dataset(description, s, plan.train_fraction, out / "data") for s in plan.sources}
-        workshop = Workshop(plan, datasets, out, out / "cells", reused, jobs, tracker)
+        workshop = Workshop(plan, datasets, out, out / "cells", reused, jobs, tracker, shifted_validation)
         finished = [cell for cell, _ in _found(workshop)]
         print(describe_steps(plan, count_steps(plan, datasets), seconds_per_step, finished))
         if dry_run:
@@ -229,9 +231,9 @@ def _report(workshop: Workshop, failures: Sequence[Failure]) -> None:
         )
         notes = doubts(records, plan)
         shifted = shifted_scores(records)
-        chosen = choices(shifted)
+        chosen = choices(shifted, cases := case_table(records))
         caption += "".join(f". Note: {note}" for note in (*notes, *chosen))
-        table = write_tables(case_table(records), plan.methods, workshop.output, caption, shifted)
+        table = write_tables(cases, plan.methods, workshop.output, caption, shifted)
         shown = Table(*map(str, table.columns), title=caption)
         for row in table.itertuples(index=False):
             shown.add_row(*map(str, row))

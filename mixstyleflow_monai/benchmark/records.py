@@ -93,10 +93,11 @@ def write_record(folder: Path, plan: Plan, cell: Cell, evaluated: Path, facts: M
 def _shifted_validation(evaluated: Path, model_sha256: str | None) -> dict[str, dict[str, float]]:
     path = evaluated / SHIFTED_FILE
     found = read_object(path, "a validation under shifts", "Remove it.") if path.is_file() else {}
-    # Bundles of an earlier version do not write it.
-    if model_sha256 is None or found.get("model_sha256") != model_sha256:
+    names = (PLAIN, MEAN, MEAN_OF_PAIRS)
+    # It may be of another network, or not there: bundles of an earlier version do not write it.
+    if model_sha256 is None or found.get("model_sha256") != model_sha256 or not all(name in found for name in names):
         return {}
-    return {"shifted_validation": {name: round(found[name], 3) for name in (PLAIN, MEAN, MEAN_OF_PAIRS)}}
+    return {"shifted_validation": {name: round(found[name], 3) for name in names}}
 
 
 def shifted_scores(records: Sequence[tuple[Cell, Mapping[str, Any]]]) -> pd.DataFrame:

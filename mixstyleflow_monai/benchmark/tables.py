@@ -38,9 +38,11 @@ def method_table(cases: pd.DataFrame, methods: Sequence[str], shifted: pd.DataFr
         rows = cases[cases["source"] == source]
         part = _source_table(rows, methods)
         if shifted is not None and len(shifted):
-            of_method = shifted[shifted["source"] == source].groupby("method")["dice"].agg(list).to_dict()
-            names = [method for method in methods if method in set(rows["method"])]
-            part[SHIFTED] = [spread(of_method.get(name, [])) for name in names]
+            scores = shifted[shifted["source"] == source]
+            part[SHIFTED] = [
+                _shifted_column(scores[scores["method"] == name], set(rows.loc[rows["method"] == name, "seed"]))
+                for name in _present(rows, methods)
+            ]
         part.insert(0, "source", source)
         parts.append(part)
     # Another source has other unseen domains.
@@ -49,31 +51,51 @@ def method_table(cases: pd.DataFrame, methods: Sequence[str], shifted: pd.DataFr
     return table[[*(name for name in table.columns if name not in last), *last]]
 
 
-def choices(shifted: pd.DataFrame) -> list[str]:
+def _shifted_column(scores: pd.DataFrame, seeds: set[int]) -> str:
+    few = f" ({seeds_in_words(scores['seed'])})" if 0 < len(scores) < len(seeds) else ""
+    return spread(scores["dice"].tolist()) + few
+
+
+def choices(shifted: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
     """Return a sentence for each source domain: the method that its shifted validation images put first.
 
-    It is among the methods that have all the seeds of that source; Phase I, which is no method, is left out.
+    It is among the methods that are scored, over the seeds that all of these have; Phase I, which is no method, is left
+    out.
 
     Args:
         shifted: a row a cell: source, method, seed and ``dice``.
+        cases: of all finished cells, to tell those that are not scored.
     """
     found = []
-    of_methods = shifted[shifted["method"] != PHASE_ONE]
-    for source, part in of_methods.groupby("source", sort=False):
-        seeds = set(part["seed"])
-        means = {str(name): rows["dice"].mean() for name, rows in part.groupby("method") if set(rows["seed"]) == seeds}
-        if len(means) > 1:
-            first = max(means, key=lambda name: means[name])
-            by = f"{'seed' if len(seeds) == 1 else 'seeds'} {runs_of(seeds)}"
-            found.append(
-                f"of {len(means)} methods trained on {source}, {first} is first on its shifted validation images "
-                f"({means[first]:.1f}, {by}), which know no other domain"
-            )
+    for source, part in shifted[shifted["method"] != PHASE_ONE].groupby("source", sort=False):
+        of_method = {str(name): rows.set_index("seed")["dice"] for name, rows in part.groupby("method")}
+        seeds = set.intersection(*(set(values.index) for values in of_method.values()))
+        if len(of_method) < 2 or not seeds:
+            continue
+        means = {name: float(values.loc[list(seeds)].mean()) for name, values in of_method.items()}
+        first, second = (LABELS.get(name, name) for name in sorted(means, key=lambda name: -means[name])[:2])
+        best, next_best = sorted(means.values(), reverse=True)[:2]
+        missing = sorted(set(cases.loc[cases["source"] == source, "method"]) - {*of_method, PHASE_ONE})
+        others = f"; not scored: {', '.join(LABELS.get(name, name) for name in missing)}" if missing else ""
+        found.append(
+            f"of {len(means)} methods trained on {source}, {first} is first on its shifted validation images, which "
+            f"know no other domain ({best:.1f}; next {second}, {next_best:.1f}; {seeds_in_words(seeds)}{others})"
+        )
     return found
 
 
+def _present(cases: pd.DataFrame, methods: Sequence[str]) -> list[str]:
+    return [method for method in methods if method in set(cases["method"])]
+
+
+def seeds_in_words(seeds: Iterable[int]) -> str:
+    """Return "seed 3" or "seeds 0-2, 4"."""
+    numbers = set(seeds)
+    return f"{'seed' if len(numbers) == 1 else 'seeds'} {runs_of(numbers)}"
+
+
 def _source_table(cases: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
-    present = [method for method in methods if method in set(cases["method"])]
+    present = _present(cases, methods)
     regions = list(dict.fromkeys(cases["region"]))
     unseen = sorted(set(cases.loc[cases["role"] == "unseen", "domain"]))
     means = cases.groupby(["method", "seed", "role", "domain", "region"])["dice"].mean()
@@ -129,7 +151,7 @@ def difference(cases: pd.DataFrame, first: str, second: str) -> str:
         return "-"
     of_each = cases[cases["role"] == "unseen"].groupby("method")["seed"].agg(set)
     both = of_each[first] & of_each[second]
-    few = f" ({'seed' if len(both) == 1 else 'seeds'} {runs_of(both)})" if both < of_each[first] else ""
+    few = f" ({seeds_in_words(both)})" if both < of_each[first] else ""
     over_seeds = "" if found.over_seeds is None else ", t [{:+.1f}, {:+.1f}]".format(*found.over_seeds)
     return f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]{over_seeds}{few}"
 

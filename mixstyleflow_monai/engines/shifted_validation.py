@@ -1,7 +1,8 @@
 """Validation on source images under shifts set by hand: methods are chosen by it where there is no other site.
 
 Networks that do as well on plain validation images may differ by 20 Dice points on another site's. On images whose
-contrast, light, sharpness, noise or colour is changed they differ as well, and nothing of another site is needed.
+contrast, light, sharpness, noise or colour is changed they differ as well, and nothing of another site is needed. How
+far the two agree is measured in ``docs/method_study.md``; where another site differs in something else, they do not.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ GREY_VALUES = ("gamma 0.5", "gamma 2", "darker", "brighter", "flat contrast", "s
 """Shifts that map each value to another, all alike."""
 PLAIN, MEAN, MEAN_OF_PAIRS = "plain", "mean of shifts", "mean of pairs"
 FILE = "shifted_validation.json"
+BATCH_SIZE = 8
+"""Slices at a time, as many as an evaluation takes of a volume."""
 
 
 class ShiftedValidation:
@@ -50,6 +53,7 @@ class ShiftedValidation:
         network: to be validated.
         data: MONAI datalist of validation cases.
         source_domain: that the network was trained on; cases of others are left out.
+        trained_on: ids of the training's cases, which validate nothing.
         task: of the network.
         output_dir: folder to write to.
         facts: further entries of the record.
@@ -58,7 +62,7 @@ class ShiftedValidation:
         enabled: False does nothing.
 
     Raises:
-        ValueError: no validation cases.
+        ValueError: no validation cases, or some that were trained on.
     """
 
     def __init__(
@@ -69,9 +73,10 @@ class ShiftedValidation:
         task: Task,
         output_dir: str | os.PathLike[str],
         *,
+        trained_on: Sequence[str] = (),
         facts: Mapping[str, Any] | None = None,
         device: str | torch.device = "cpu",
-        batch_size: int = 16,
+        batch_size: int = BATCH_SIZE,
         enabled: bool = True,
     ) -> None:
         self.network = network
@@ -80,6 +85,12 @@ class ShiftedValidation:
             raise ValueError(
                 f"shifted_validation=true: the data set has no validation case of {source_domain!r}, the domain that "
                 "the network was trained on. Give the data set of its training, or --shifted_validation false."
+            )
+        seen = sorted({str(case["case_id"]) for case in self.data} & set(trained_on))
+        if seen:
+            raise ValueError(
+                f"shifted_validation=true: {len(seen)} validation cases, among them {seen[:3]}, were training cases of "
+                "the network. Give the data set of its training, or --shifted_validation false."
             )
         self.task = task
         self.path = Path(output_dir) / FILE
@@ -122,9 +133,11 @@ def shifted_dice(
     target: Tensor,
     *,
     device: str | torch.device = "cpu",
-    batch_size: int = 16,
+    batch_size: int = BATCH_SIZE,
 ) -> dict[str, float]:
     """Return the mean Dice (0 to 100) on plain images, under each shift, and the means over shifts and over pairs.
+
+    Dice is over slices and regions on the network's grid; a region that is absent in both counts as 100.
 
     Args:
         network: in eval mode, on ``device``.
@@ -132,34 +145,36 @@ def shifted_dice(
         images: as the network gets them, (N, c, H, W), on the CPU.
         target: labels (N, K, H, W), as a training gets them.
         device: of the network.
-        batch_size: slices at a time.
+        batch_size: slices that are shifted and go through the network at once.
     """
+    colour = task.spatial_dims == 2 and images.shape[1] == 3  # channels of a volume are sequences, not colours
 
-    def dice(shown: Tensor) -> float:
-        parts = zip(shown.split(batch_size), target.split(batch_size), strict=True)
+    def dice(name: str) -> float:
+        # Made anew for each pass, its noise runs on from batch to batch.
+        shift = every_shift(colour)[name]
+        parts = zip(images.split(batch_size), target.split(batch_size), strict=True)
         total = math.fsum(
-            len(part) * batch_dice(network, part.to(device), truth.to(device), task.encoding) for part, truth in parts
+            len(part) * batch_dice(network, _shifted(part, shift, task).to(device), truth.to(device), task.encoding)
+            for part, truth in parts
         )
-        return total / len(shown)
+        return total / len(images)
 
-    shifts = {**grey_shifts(), **(colour_shifts() if images.shape[1] == 3 else {})}
-    result = {PLAIN: dice(images)}
-    unit = _each_slice(images, ScaleSlicesToUnitRanged("image")) if task.intensity == "z_score" else images
+    found = {name: dice(name) for name in every_shift(colour)}
+    single = [name for name in found if "," not in name and name != PLAIN]
+    pairs = [name for name in found if "," in name]
+    result = {name: found[name] for name in (PLAIN, *single)}
+    return {**result, MEAN: _mean(found, single), MEAN_OF_PAIRS: _mean(found, pairs)}
 
-    def shifted(shift: Shift) -> Tensor:
-        shown = shift(unit).clamp(0.0, 1.0)
-        if task.intensity == "slice_range":
-            # What a scanner does to all values alike, a network of such images never sees.
-            return _each_slice(shown, ScaleSlicesToUnitRanged("image"))
-        return _each_slice(shown, StandardizeSlicesd("image")) if task.intensity == "z_score" else shown
 
-    result |= {name: dice(shifted(shift)) for name, shift in shifts.items()}
-    result[MEAN] = _mean(result[name] for name in shifts)
-    return {**result, MEAN_OF_PAIRS: _mean(dice(shifted(shift)) for shift in pairs_of(shifts).values())}
+def every_shift(colour: bool) -> dict[str, Shift]:
+    """Return `PLAIN`, which changes nothing, every shift and every pair, by name."""
+    shifts = {**grey_shifts(), **(colour_shifts() if colour else {})}
+    return {PLAIN: _unchanged, **shifts, **pairs_of(shifts)}
 
 
 def grey_shifts() -> dict[str, Shift]:
-    """Return the shifts that any image can have, by name."""
+    """Return the shifts that any image can have, by name; the noise goes on from call to call."""
+    noise = torch.Generator().manual_seed(0)
     return {
         "gamma 0.5": lambda x: x.clamp_min(0).pow(0.5),
         "gamma 2": lambda x: x.pow(2.0),
@@ -169,7 +184,7 @@ def grey_shifts() -> dict[str, Shift]:
         "steep contrast": lambda x: 1.6 * (x - 0.5) + 0.5,
         "falling light": lambda x: x * _ramp(x),
         "blur": _blur,
-        "noise": lambda x: x + 0.08 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)),
+        "noise": lambda x: x + 0.08 * torch.randn(x.shape, generator=noise),
         "low resolution": _low_resolution,
     }
 
@@ -197,9 +212,24 @@ def pairs_of(shifts: Mapping[str, Shift]) -> dict[str, Shift]:
     return {f"{a}, {b}": both(shifts[a], shifts[b]) for a in GREY_VALUES for b in others}
 
 
-def _mean(values: Iterable[float]) -> float:
-    known = list(values)
-    return math.fsum(known) / len(known)
+def _mean(dice: Mapping[str, float], names: Sequence[str]) -> float:
+    return math.fsum(dice[name] for name in names) / len(names)
+
+
+def _unchanged(images: Tensor) -> Tensor:
+    return images
+
+
+def _shifted(images: Tensor, shift: Shift, task: Task) -> Tensor:
+    """Return images as the network gets them from a site with that shift."""
+    if shift is _unchanged:
+        return images
+    unit = _each_slice(images, ScaleSlicesToUnitRanged("image")) if task.intensity == "z_score" else images
+    shown = shift(unit).clamp(0.0, 1.0)
+    if task.intensity == "slice_range":
+        # What a scanner does to all values alike, a network of such images never sees.
+        return _each_slice(shown, ScaleSlicesToUnitRanged("image"))
+    return _each_slice(shown, StandardizeSlicesd("image")) if task.intensity == "z_score" else shown
 
 
 def _each_slice(images: Tensor, transform: MapTransform) -> Tensor:

@@ -23,7 +23,7 @@ from mixstyleflow_monai.tracking.store import Store
 
 # Height and width of the example; any multiples of 16 from 32 on go through the exported model.
 EXAMPLE_SIZE = (32, 48)
-TABLES = ("evaluation.json", "evaluation.csv", "style_report.json")
+TABLES = ("evaluation.json", "evaluation.csv", "shifted_validation.json", "style_report.json")
 
 
 def training_parameters(facts: Mapping[str, Any]) -> dict[str, Any]:

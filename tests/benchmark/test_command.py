@@ -347,6 +347,7 @@ def test_dry_run_trains_nothing_and_counts_steps(
         ({"batch_size": 1}, r"batch_size=1 \(phase 1\): expected an even number of at least 2"),
         ({"epoch_length": 2.5}, r"epoch_length=2\.5 \(phase 1\): expected a whole number of at least 1 or null"),
         ({"dry_run": "maybe"}, r"dry_run='maybe': expected true or false"),
+        ({"shifted_validation": "on"}, r"shifted_validation='on': expected true or false"),
         (
             {"overlay": "image_styles", "methods": "mixstyleflow,flow_and_image_styles"},
             r"mixstyleflow and flow_and_image_styles are one and the same training",
@@ -364,9 +365,7 @@ def test_mistakes_are_told_before_anything_is_trained(
 
 def test_control_of_another_batch_norm_than_the_flows_is_refused(dataset: Path, tmp_path: Path) -> None:
     settings = {**SMALL, "dry_run": True, "phase2:style_batch_norm": "running"}
-    message = (
-        r"permuted_styles: .* style_batch_norm is 'batch' and that of the flows 'running'\. Give --style_batch_norm"
-    )
+    message = r"permuted_styles: .* style_batch_norm is 'batch' and that of the flows 'running'\. Give --style_batch"
     with pytest.raises(ValueError, match=message):
         benchmark(str(dataset), str(tmp_path / "out"), **settings, methods="mixstyleflow,permuted_styles")
     assert benchmark(str(dataset), str(tmp_path / "out"), **settings, methods="permuted_styles") == 0
@@ -397,4 +396,5 @@ def test_real_cells_are_trained_evaluated_and_compared(dataset: Path, tmp_path: 
     assert record["roles"] == {"site_a": "source", "site_b": "unseen", "site_c": "unseen"}
     assert set(record["dice"]["site_b"]["square"]) == {f"site_b_{k}" for k in range(6)}
     assert record["seconds"] > 0
+    assert set(record["shifted_validation"]) == {"plain", "mean of shifts", "mean of pairs"}
     assert "division by zero" in (tmp_path / "out" / "site_a" / "seed0" / "broken" / "log.txt").read_text("utf-8")

@@ -51,6 +51,19 @@ def test_table_tells_the_order_and_what_is_lost_by_the_choice(tmp_path: Path) ->
     }
 
 
+def test_a_seed_that_is_scored_in_part_is_left_out_and_methods_are_those_of_all_seeds(tmp_path: Path) -> None:
+    scores = {}
+    for seed, methods in enumerate((UNSEEN, [*UNSEEN][:3], ["dsu"])):
+        for method in methods:
+            name = f"{method}-{seed}.json"
+            write_json(tmp_path / name, record(method, seed, UNSEEN[method]))
+            scores[name] = dict.fromkeys(RULES.values(), UNSEEN[method])
+    write_json(tmp_path / "scores" / "scores.json", {**scores, "gone.json": {}})
+    row = report(tmp_path, tmp_path / "scores" / "scores.json").splitlines()[2]
+    assert [cell.strip() for cell in row.split("|")[3:8]] == ["0-1", "3", "+1.00", "+1.00", "+1.00"]
+    assert report(tmp_path, tmp_path / "none.json") == "No finished scores.\n"
+
+
 def test_networks_that_are_those_of_a_record_are_scored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cells, output = tmp_path / "kept", tmp_path / "out"
     folders = {}
@@ -78,7 +91,7 @@ def test_networks_that_are_those_of_a_record_are_scored_once(tmp_path: Path, mon
     score("discs", None, output, [1])
     assert seen == []
     for _ in range(2):
-        score("discs", None, output, [0])
+        score("discs", None, output)
     assert seen == [folders["flow_and_image_styles"], folders["no_stylizer"]], "nobody would choose Phase I"
     found = json.loads((tmp_path / "scores.json").read_text())
     assert found == {name: dict.fromkeys(RULES.values(), 70.123) for name in found}

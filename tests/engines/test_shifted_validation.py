@@ -14,28 +14,36 @@ from mixstyleflow_monai.data.transforms import StandardizeSlicesd
 from mixstyleflow_monai.engines import ShiftedValidation
 from mixstyleflow_monai.engines.shifted_validation import (
     GREY_VALUES,
+    Shift,
     colour_shifts,
     grey_shifts,
     pairs_of,
     shifted_dice,
     validation_slices,
 )
+from mixstyleflow_monai.engines.style_preview import batch_dice
 from mixstyleflow_monai.networks import DualDecoderNet
 from tests.benchmark.squares import tiny_description
 
 SHIFTS = {**grey_shifts(), **colour_shifts()}
 
 
+def shift_of(name: str) -> Shift:
+    return {**grey_shifts(), **colour_shifts()}[name]
+
+
 @pytest.mark.parametrize("name", SHIFTS)
 def test_shift_changes_colours_and_neither_shape_nor_the_global_random_state(name: str) -> None:
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     state = torch.get_rng_state()
-    shifted = SHIFTS[name](images)
+    shifted = shift_of(name)(images)
     assert torch.equal(torch.get_rng_state(), state)
     assert shifted.shape == images.shape
     assert torch.isfinite(shifted).all()
     assert (shifted.clamp(0, 1) - images).abs().mean() > 0.01
-    torch.testing.assert_close(SHIFTS[name](images), shifted)
+    torch.testing.assert_close(shift_of(name)(images), shifted)
+    again = shift_of(name)
+    torch.testing.assert_close(torch.cat([again(images[:1]), again(images[1:])]), shifted)
 
 
 @pytest.mark.parametrize("name", ["pale", "hue +60", "hue -60"])
@@ -49,16 +57,25 @@ def test_hue_turned_forth_and_back_is_the_same() -> None:
     torch.testing.assert_close(SHIFTS["hue -60"](SHIFTS["hue +60"](images)), images, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_mean_is_over_the_shifts_that_fit_the_channels(channels: int) -> None:
+@pytest.mark.parametrize(("channels", "dimensions", "colour"), [(1, 2, False), (3, 2, True), (3, 3, False)])
+def test_means_are_over_the_shifts_that_fit_the_channels(channels: int, dimensions: int, colour: bool) -> None:
     torch.manual_seed(0)
-    task = Task(in_channels=channels, regions={"disc": [1]}, image_size=(32, 32))
+    settings = {"image_size": (32, 32), "spatial_dims": dimensions, "intensity": "data_range"}
+    task = Task(in_channels=channels, regions={"disc": [1]}, **settings)
     network = DualDecoderNet(**task.network_settings()).eval()
     images = torch.rand(2, channels, 32, 32)
-    result = shifted_dice(network, task, images, (images[:, :1] > 0.5).to(torch.uint8))
-    names = set(grey_shifts()) | (set(colour_shifts()) if channels == 3 else set())
+    target = (images[:, :1] > 0.5).to(torch.uint8)
+    result = shifted_dice(network, task, images, target)
+    names = set(grey_shifts()) | (set(colour_shifts()) if colour else set())
     assert set(result) == names | {"plain", "mean of shifts", "mean of pairs"}
     assert result["mean of shifts"] == pytest.approx(sum(result[name] for name in names) / len(names))
+    others = names - set(GREY_VALUES)
+    pairs = [(shift_of(first), shift_of(second)) for first in GREY_VALUES for second in others]
+    with torch.no_grad():
+        shown = [second(first(images).clamp(0, 1)).clamp(0, 1) for first, second in pairs]
+        found = [batch_dice(network, image, target, task.encoding) for image in shown]
+    assert len(found) == 6 * (len(names) - 6)
+    assert result["mean of pairs"] == pytest.approx(sum(found) / len(found), abs=1e-3)
 
 
 def test_pairs_are_each_change_of_grey_values_and_then_each_other_shift() -> None:
@@ -151,3 +168,6 @@ def test_a_data_set_without_validation_cases_of_the_source_is_refused_at_once(
     task = Task(in_channels=1, regions={"square": [1]}, image_size=(32, 32))
     with pytest.raises(ValueError, match=r"no validation case of 'site_c'.*--shifted_validation false"):
         ShiftedValidation(torch.nn.Identity(), squares, "site_c", task, tmp_path)
+    trained_on = [squares[0]["case_id"]]
+    with pytest.raises(ValueError, match=r"1 validation cases, among them \['site_a_4'\], were training cases"):
+        ShiftedValidation(torch.nn.Identity(), squares, "site_a", task, tmp_path, trained_on=trained_on)
