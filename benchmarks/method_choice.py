@@ -23,8 +23,9 @@ from benchmarks.held_in_shifts import shifts_of_run
 from benchmarks.methods import CELLS, RECIPE, RIVALS, SETTINGS, SLOW, data_name, dataset_of, words
 from mixstyleflow_monai.artifacts import write_json
 from mixstyleflow_monai.benchmark.data import source_name
-from mixstyleflow_monai.benchmark.plan import BASELINE
-from mixstyleflow_monai.benchmark.tables import markdown, runs_of, spread
+from mixstyleflow_monai.benchmark.plan import BASELINE, Cell
+from mixstyleflow_monai.benchmark.records import case_table
+from mixstyleflow_monai.benchmark.tables import difference, markdown, runs_of, spread
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE, read_json
 from mixstyleflow_monai.engines.shifted_validation import MEAN, MEAN_OF_PAIRS, PLAIN
 from mixstyleflow_monai.stopping import only_one
@@ -42,7 +43,8 @@ CANDIDATES = (
 """What one would choose among; not Phase I, the controls, and what one data set alone has."""
 RULES = {"plain": PLAIN, "shifts": MEAN, "pairs": MEAN_OF_PAIRS}
 """Name in the table -> key of `held_in_shifts.shifted_dice`."""
-COLUMNS = ["data", "source", "seed", "method", "unseen", *RULES]
+CHOSEN = "chosen by pairs"
+COLUMNS = ["cell", "data", "source", "seed", "method", "unseen", *RULES]
 
 
 def score(name: str, images: Path | None, output: Path, seeds: Sequence[int] | None = None) -> None:
@@ -92,9 +94,11 @@ def report(cells: Path = CELLS, scores: Path = SCORES) -> str:
     """Return, for each comparison, how well source validation chooses among its methods, as Markdown.
 
     Rank correlations are Spearman's, over the methods of a seed. All columns are means over the seeds, each of which
-    makes a choice of its own.
+    makes a choice of its own; differences of the chosen one are paired by case, as those of any method.
     """
-    rows = [_row(cells / name, found) for name, found in _read(scores).items() if (cells / name).is_file()]
+    rows = [
+        {"cell": name, **_row(cells / name, found)} for name, found in _read(scores).items() if (cells / name).is_file()
+    ]
     lines = []
     for (data, source), table in pd.DataFrame(rows, columns=COLUMNS).groupby(["data", "source"], sort=True):
         methods = {int(str(seed)): set(part["method"]) for seed, part in table.groupby("seed")}
@@ -114,9 +118,24 @@ def report(cells: Path = CELLS, scores: Path = SCORES) -> str:
         line["unseen, best"] = spread([part["unseen"].max() for part in seeds])
         for name, method in (("recipe", RECIPE), ("baseline", BASELINE)):
             line[f"unseen, {name}"] = spread([part["unseen"][method] for part in seeds])
-        line["chosen by pairs"] = ", ".join(dict.fromkeys(str(part["pairs"].idxmax()) for part in seeds))
+        chosen = {seed: str(part["pairs"].idxmax()) for seed, part in zip(whole, seeds, strict=True)}
+        of_seed = table[table["seed"].isin(whole) & table["method"].isin(candidates)]
+        cases = _cases(of_seed, cells, chosen)
+        for name, method in (("the baseline", BASELINE), ("the recipe", RECIPE), ("BigAug", "big_aug")):
+            line[f"by pairs, to {name}"] = difference(cases, CHOSEN, method)
+        line["chosen by pairs"] = ", ".join(dict.fromkeys(chosen.values()))
         lines.append(line)
     return markdown(pd.DataFrame(lines)) if lines else "No finished scores.\n"
+
+
+def _cases(table: pd.DataFrame, cells: Path, chosen: Mapping[int, str]) -> pd.DataFrame:
+    """Return the cases of all methods, and those of each seed's choice as of a method of its own, `CHOSEN`."""
+    records = []
+    for row in table.to_dict("records"):
+        record, seed = read_json(cells / row["cell"]), int(row["seed"])
+        names = [row["method"], *([CHOSEN] if chosen[seed] == row["method"] else [])]
+        records += [(Cell(row["source"], name, seed), record) for name in names]
+    return case_table(records)
 
 
 def _read(scores: Path) -> dict[str, dict[str, float]]:

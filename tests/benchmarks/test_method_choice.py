@@ -18,7 +18,9 @@ UNSEEN = {"no_stylizer": 60.0, "dsu": 65.0, "flow_and_image_styles": 80.0, "big_
 def record(method: str, seed: int, unseen: float, source: str = "home") -> dict[str, Any]:
     """Return what is read of a finished cell."""
     request = {"source": source, "method": method, "seed": seed, "train_fraction": 1.0}
-    return {"request": request, "dataset": "discs", "unseen_mean_dice": unseen}
+    dice = {"home": {"disc": {"a": 90.0}}, "away": {"disc": {"b": unseen - 1.0, "c": unseen + 1.0}}}
+    roles = {"home": "source", "away": "unseen"}
+    return {"request": request, "dataset": "discs", "unseen_mean_dice": unseen, "dice": dice, "roles": roles}
 
 
 def test_table_tells_the_order_and_what_is_lost_by_the_choice(tmp_path: Path) -> None:
@@ -47,6 +49,9 @@ def test_table_tells_the_order_and_what_is_lost_by_the_choice(tmp_path: Path) ->
         "unseen, best": "82.5 ± 0.7",
         "unseen, recipe": "80.5 ± 0.7",
         "unseen, baseline": "60.5 ± 0.7",
+        "by pairs, to the baseline": "+20.0 [+20.0, +20.0], t [+20.0, +20.0]",
+        "by pairs, to the recipe": "+0.0 [+0.0, +0.0], t [+0.0, +0.0]",
+        "by pairs, to BigAug": "-2.0 [-2.0, -2.0], t [-2.0, -2.0]",
         "chosen by pairs": "flow_and_image_styles",
     }
 
