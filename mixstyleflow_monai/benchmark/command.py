@@ -59,8 +59,7 @@ def benchmark(
 ) -> int:
     """Train every method with every seed for equally many steps from one Phase I, and compare them on unseen domains.
 
-    Stopped and started again with the same arguments it goes on where it was, cell by cell. A cell that fails is
-    reported, and the others go on.
+    Started again with the same arguments it goes on where it was. A cell that fails is reported, and the others go on.
 
     Args:
         dataset_dir: folder with dataset.json.
@@ -88,14 +87,13 @@ def benchmark(
     check_no_hash(dataset_dir=description.path, output_dir=out)
     plan = _plan(description, methods, seeds, sources, train_fraction, overlay, preset, bundles_dir, overrides)
     _check_numbers(jobs, seconds_per_step)
-    tracker = _tracker(tracking)
-    reused = _reused(reuse)
+    tracker, reused = _tracker(tracking), _reused(reuse)
     dry_run, shifted_validation = flag(dry_run, "dry_run"), flag(shifted_validation, "shifted_validation")
     with nullcontext() if dry_run else only_one(out):
         datasets = {s: source_dataset(description, s, plan.train_fraction, out / "data") for s in plan.sources}
         workshop = Workshop(plan, datasets, out, out / "cells", reused, jobs, tracker, shifted_validation)
-        finished = [cell for cell, _ in _found(workshop)]
-        print(describe_steps(plan, count_steps(plan, datasets), seconds_per_step, finished))
+        done = [cell for cell, _ in _found(workshop)]
+        print(describe_steps(plan, count_steps(plan, datasets), seconds_per_step, done))
         if dry_run:
             return 0
         _report(workshop, failures := workshop.run())
