@@ -2,9 +2,9 @@
 
 Someone with the images of one site has no unseen domain to choose a method by. Networks of `benchmarks.methods` whose
 weights are still there are scored on source validation slices alone: as they are, under the shifts of
-`benchmarks.held_in_shifts`, and under two of these at a time. The table tells how each of the three orders the methods,
-against their order on the unseen domains, and what is lost by taking the one that it puts first. Finished scores are in
-``benchmarks/shift_scores.json``.
+`mixstyleflow_monai.engines.shifted_validation`, and under two of these at a time. The table tells how each of the three
+orders the methods, against their order on the unseen domains, and what is lost by taking the one that it puts first.
+Finished scores are in ``benchmarks/shift_scores.json``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from benchmarks.held_in_shifts import shifts_of_run
 from benchmarks.methods import CELLS, RECIPE, RIVALS, SETTINGS, SLOW, data_name, dataset_of, words
 from mixstyleflow_monai.artifacts import write_json
+from mixstyleflow_monai.benchmark.cells import training_folder
 from mixstyleflow_monai.benchmark.data import source_name
 from mixstyleflow_monai.benchmark.plan import BASELINE, Cell
 from mixstyleflow_monai.benchmark.records import case_table
@@ -42,7 +43,7 @@ CANDIDATES = (
 )
 """What one would choose among; not Phase I, the controls, and what one data set alone has."""
 RULES = {"plain": PLAIN, "shifts": MEAN, "pairs": MEAN_OF_PAIRS}
-"""Name in the table -> key of `held_in_shifts.shifted_dice`."""
+"""Name in the table -> key of `shifted_validation.shifted_dice`."""
 CHOSEN = "chosen by pairs"
 COLUMNS = ["cell", "data", "source", "seed", "method", "unseen", *RULES]
 
@@ -79,8 +80,8 @@ def trained_cells(output: Path) -> dict[Path, Path]:
     for path in sorted(CELLS.glob("*.json")):
         record = read_json(path)
         request = record["request"]
-        share = "" if request["train_fraction"] == 1.0 else f"_{request['train_fraction']:g}"
-        folder = output / f"{source_name(request['source'])}{share}" / f"seed{request['seed']}" / request["method"]
+        cell = Cell(request["source"], request["method"], request["seed"])
+        folder = training_folder(output, cell, request["train_fraction"])
         evaluation = folder / "evaluation.json"
         same = (output / "cells" / path.name).is_file() and evaluation.is_file()
         if same and (folder / "models" / "model.pt").is_file():

@@ -96,8 +96,7 @@ class Workshop:
 
     def folder(self, cell: Cell) -> Path:
         """Return the folder of a cell's training; Phase I and II are shared by the methods of a source and seed."""
-        share = "" if self.plan.train_fraction == 1.0 else f"_{self.plan.train_fraction:g}"
-        return self.output / f"{source_name(cell.source)}{share}" / f"seed{cell.seed}" / cell.method
+        return training_folder(self.output, cell, self.plan.train_fraction)
 
     def _parallel(self, items: list[Any], work: Callable[[Any, int], Any]) -> dict[Any, Exception]:
         """Do some work for all items, ``jobs`` at a time; return the exceptions by item."""
@@ -244,6 +243,12 @@ class Workshop:
 
     def _failure(self, cell: Cell, error: Exception, *, at: Cell | None = None) -> Failure:
         return Failure(cell, str(error), self.folder(at or cell) / "log.txt")
+
+
+def training_folder(output: Path, cell: Cell, train_fraction: float) -> Path:
+    """Return the folder of a cell's training below that of its benchmark."""
+    share = "" if train_fraction == 1.0 else f"_{train_fraction:g}"
+    return output / f"{source_name(cell.source)}{share}" / f"seed{cell.seed}" / cell.method
 
 
 def _is_evaluated(folder: Path, shifted: bool) -> bool:

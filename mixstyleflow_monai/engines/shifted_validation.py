@@ -159,17 +159,21 @@ def shifted_dice(
         )
         return total / len(images)
 
-    found = {name: dice(name) for name in every_shift(colour)}
-    single = [name for name in found if "," not in name and name != PLAIN]
-    pairs = [name for name in found if "," in name]
-    result = {name: found[name] for name in (PLAIN, *single)}
-    return {**result, MEAN: _mean(found, single), MEAN_OF_PAIRS: _mean(found, pairs)}
+    plain = dice(PLAIN)
+    single = {name: dice(name) for name in single_shifts(colour)}
+    pairs = {name: dice(name) for name in pairs_of(single_shifts(colour))}
+    return {PLAIN: plain, **single, MEAN: _mean(single), MEAN_OF_PAIRS: _mean(pairs)}
 
 
 def every_shift(colour: bool) -> dict[str, Shift]:
     """Return `PLAIN`, which changes nothing, every shift and every pair, by name."""
-    shifts = {**grey_shifts(), **(colour_shifts() if colour else {})}
+    shifts = single_shifts(colour)
     return {PLAIN: _unchanged, **shifts, **pairs_of(shifts)}
+
+
+def single_shifts(colour: bool) -> dict[str, Shift]:
+    """Return the shifts by name, those of colour only where they are wanted."""
+    return {**grey_shifts(), **(colour_shifts() if colour else {})}
 
 
 def grey_shifts() -> dict[str, Shift]:
@@ -212,8 +216,8 @@ def pairs_of(shifts: Mapping[str, Shift]) -> dict[str, Shift]:
     return {f"{a}, {b}": both(shifts[a], shifts[b]) for a in GREY_VALUES for b in others}
 
 
-def _mean(dice: Mapping[str, float], names: Sequence[str]) -> float:
-    return math.fsum(dice[name] for name in names) / len(names)
+def _mean(dice: Mapping[str, float]) -> float:
+    return math.fsum(dice.values()) / len(dice)
 
 
 def _unchanged(images: Tensor) -> Tensor:
