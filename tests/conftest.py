@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,21 @@ for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SI
     number = getattr(signal, name, None)  # Windows has no SIGHUP
     if number is not None and signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
+
+
+def pytest_report_header() -> str:
+    """Tell the free space, for a full disk fails tests in ways that do not name it."""
+    folder = tempfile.gettempdir()
+    return f"free space in {folder}: {shutil.disk_usage(folder).free / 2**30:.1f} GiB"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have what other libraries leave in the system's temporary folder removed with the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
+        patch.setattr(tempfile, "tempdir", None)
+        yield
 
 
 @pytest.fixture(scope="session")

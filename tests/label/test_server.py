@@ -161,9 +161,10 @@ def test_label_value_that_the_network_does_not_know_ends_the_training_with_one_m
 
 
 def wait_for_log(server: Running, pattern: str) -> None:
-    """The server answers before it prints the error; its last line is the message."""
+    """The server answers before it prints the error, whose last line is the message; other threads' records follow."""
     for _ in range(100):
-        last = server.log.read_text().strip().splitlines()[-1]
+        lines = server.log.read_text().strip().splitlines()
+        last = next(line for line in reversed(lines) if not re.match(r"\[\d{4}-\d\d-\d\d ", line))
         if re.search(pattern, last):
             return
         time.sleep(0.1)
