@@ -21,6 +21,7 @@ from mixstyleflow_monai.engines.handlers import (
 from mixstyleflow_monai.engines.hard_pass import HardPass
 from mixstyleflow_monai.engines.lineage import (
     TrainingIdentity,
+    check_resumed_network,
     check_training_data,
     copy_network,
     load_style_flows,
@@ -73,6 +74,7 @@ __all__ = [
     "WeightAverage",
     "check_computation",
     "check_numbers",
+    "check_resumed_network",
     "check_training_data",
     "copy_network",
     "denoising_input",

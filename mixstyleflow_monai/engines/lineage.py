@@ -35,6 +35,8 @@ ADDED_SETTINGS = {
     "style_levels": [2, 3, 4],
 }
 """Settings that came later, with the value that a checkpoint without them was trained with."""
+HASH_OF = "SHA-256 of {}"
+"""Entry of a checkpoint's identity for an artifact that its training started from."""
 
 
 def training_facts(
@@ -149,7 +151,7 @@ class TrainingIdentity:
         """Return what must be the same, as JSON text by name."""
         free = {"max_epochs"} if self.facts["settings"].get("lr_schedule", "constant") == "constant" else set()
         settings = {f"settings {name}": value for name, value in self.facts["settings"].items() if name not in free}
-        hashes = {f"SHA-256 of {name}": sha256_file(path) for name, path in self.made_from.items()}
+        hashes = {HASH_OF.format(name): sha256_file(path) for name, path in self.made_from.items()}
         other = {name: value for name, value in self.facts.items() if name not in ("settings", "bundle_version")}
         return {name: json.dumps(value) for name, value in {**other, **settings, **hashes}.items()}
 
@@ -214,11 +216,33 @@ def copy_network(source: str | os.PathLike[str], target: str | os.PathLike[str])
     return str(target)
 
 
+def check_resumed_network(source: str | os.PathLike[str], checkpoint_dir: str | os.PathLike[str], resume: bool) -> None:
+    """Raise if a training to be resumed began with another network, before `copy_network` replaces that.
+
+    Raises:
+        ValueError: names both networks by their SHA-256.
+    """
+    checkpoint = latest_checkpoint(checkpoint_dir) if resume else None
+    if checkpoint is None:
+        return
+    began = json.loads(_identity(checkpoint).get(HASH_OF.format("network"), "null"))
+    given = read_manifest(source, kind="segmentation_network")["sha256"]
+    if began not in (None, given):
+        raise ValueError(
+            f"the checkpoint to resume is of another training (SHA-256 of network: was {began[:12]}, now {given[:12]} "
+            f"of {source}). Give this network another --output_dir, or start anew with --resume false."
+        )
+
+
+def _identity(checkpoint: str) -> dict[str, str]:
+    identity: dict[str, str] = torch.load(checkpoint, map_location="cpu", weights_only=True).get("identity", {})
+    return identity
+
+
 def _refuse_other_phase(folder: Path) -> None:
     """Raise if a folder holds Phase I's checkpoints, which another phase would take for its own."""
     checkpoint = latest_checkpoint(folder / "checkpoints")
-    identity = torch.load(checkpoint, map_location="cpu", weights_only=True).get("identity", {}) if checkpoint else {}
-    if identity.get("phase") == "1":
+    if checkpoint and _identity(checkpoint).get("phase") == "1":
         raise ValueError(
             f"output_dir: phase 1 was trained in {folder}. Give this phase another --output_dir, and that folder with "
             f"--phase1_dir {folder}."

@@ -143,9 +143,12 @@ def test_checkpoint_made_from_another_network_is_refused(
 ) -> None:
     other = train_phase(1, chain, output_dir=str(tmp_path / "other"), seed=9)
     options = {"overlays": ("methods/no_stylizer",)} if phase == 3 else {}
-    train_phase(phase, chain, **options)
+    folder = train_phase(phase, chain, **options)
+    before = {path: path.read_bytes() for path in (folder / "models").iterdir()}
     text = user_error(lambda: train_phase(phase, chain, phase1_dir=str(other), **options))
     assert "SHA-256 of " in text
+    assert "--resume false" in text
+    assert {path: path.read_bytes() for path in (folder / "models").iterdir()} == before
 
 
 def test_new_start_leaves_no_checkpoint_of_the_old_one(chain: Any, train_phase: Callable[..., Path]) -> None:
