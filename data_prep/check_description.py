@@ -79,7 +79,7 @@ def read_description(dataset: str | os.PathLike[str]) -> tuple[DatasetDescriptio
         spatial_dims=known.get("spatial_dims", 2),
         channels=known.get("channels", 1),
         regions=known.get("regions", {}),
-        source_domain=known.get("source_domain", ""),
+        source_domain=known.get("source_domain") or "",
         cases=tuple(case_from_entry(entry, folder) for entry in sound),
         processing={},
         sha256="",

@@ -94,7 +94,9 @@ def make_folder_dataset(
 def _notes(spec: FolderSpec, root: Path, content: Mapping[str, Any], cases: Sequence[FoundCase]) -> list[str]:
     """Return what differs from what a user may take for granted."""
     notes = [note for domain in spec.domains if (note := other_case_note(spec, domain, root))]
-    source = next(domain for domain in spec.domains if domain.name == spec.source_domain)
+    source = next((domain for domain in spec.domains if domain.name == spec.source_domain), None)
+    if source is None:
+        return [*notes, "source_domain is null: all cases are to be tested on (`mixstyleflow_monai evaluate`)."]
     if source.group is None:
         notes.append(
             f"{source.name} has no `group`, so each of its files counts as a patient of its own. If a patient "
@@ -197,6 +199,10 @@ def _check_domains(spec: FolderSpec, cases: list[FoundCase], left_out: list[Left
             )
 
 
+def _division(spec: FolderSpec) -> dict[str, Any]:
+    return {"split": {**dict(zip(SPLITS, spec.fractions, strict=True)), "seed": spec.seed}}
+
+
 def _told(left_out: Sequence[LeftOut], domain: str) -> str:
     """Return a sentence on the images of a domain that were left out, which may be why too little is there, or ""."""
     gone = [entry for entry in left_out if entry.domain == domain]
@@ -219,11 +225,11 @@ def _content(
         "spatial_dims": spec.spatial_dims,
         "channels": channels,
         "regions": spec.regions,
-        "source_domain": spec.source_domain,
+        "source_domain": spec.source_domain or None,
         "cases": entries,
         "processing": {
             "made_by": "data_prep folder",
-            "split": {**dict(zip(SPLITS, spec.fractions, strict=True)), "seed": spec.seed},
+            **(_division(spec) if spec.source_domain else {}),
             "near_duplicates_max_distance": spec.max_distance,
             "adjacent_tiles_min_correlation": spec.min_correlation,
             "domains": {

@@ -56,6 +56,7 @@ class FolderSpec:
     Attributes:
         path: the YAML file.
         channels: wanted image channels, or None for 3 if any image is a colour image and 1 otherwise.
+        source_domain: the one domain that is trained on; empty if none is.
         fractions: shares of train, validation and test in the source domain.
         seed: seed of the division.
         max_distance: largest distance between perceptual hashes of near-duplicates, or None for no search.
@@ -139,7 +140,7 @@ def load_spec(path: str | os.PathLike[str]) -> FolderSpec:
         spatial_dims=content["spatial_dims"],
         channels=content.get("channels"),
         regions=content["regions"],
-        source_domain=content["source_domain"],
+        source_domain=content["source_domain"] or "",
         fractions=_fractions(split),
         seed=split.get("seed", 0),
         max_distance=content.get("near_duplicates", {}).get("max_distance"),
@@ -190,7 +191,9 @@ def _problems(content: Mapping[str, Any]) -> list[str]:
     """Collect the problems that a schema cannot express."""
     domains: dict[str, Any] = content["domains"]
     problems = []
-    if content["source_domain"] not in domains:
+    if content["source_domain"] is None and "split" in content:
+        problems.append("split: found, and source_domain is null, so that nothing is divided; remove one of them")
+    if content["source_domain"] is not None and content["source_domain"] not in domains:
         hint = did_you_mean(content["source_domain"], domains)
         known = f"{', '.join(domains)} (keys of `domains`)"
         problems.append(f"source_domain: found {content['source_domain']!r}, allowed: {known}{hint}")

@@ -71,7 +71,7 @@ class NoDataset(DatasetDescription):
             spatial_dims=task["spatial_dims"],
             channels=task["in_channels"],
             regions=task["regions"],
-            source_domain="",
+            source_domain="no data set",
             cases=(),
             processing={},
             sha256="",

@@ -195,7 +195,9 @@ def _check_earlier(by_phase: Mapping[int, Mapping[str, Any]], phases: Sequence[i
 def _load_dataset(dataset_dir: str) -> Any:
     from mixstyleflow_monai.data import check_headers, load_dataset
 
-    return check_headers(check_files(load_dataset(str(dataset_dir))))
+    description = load_dataset(str(dataset_dir))
+    description.select("train")  # Refuses one without a source domain before its files are read.
+    return check_headers(check_files(description))
 
 
 def _parse_phases(phases: str | int | Sequence[int]) -> tuple[int, ...]:

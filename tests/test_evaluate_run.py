@@ -67,6 +67,35 @@ def test_every_case_of_another_site_is_unseen(folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_a_single_case_of_a_site_that_has_no_source_is_evaluated_and_not_trained_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((folder / "other" / "dataset.json").read_text())
+    content["source_domain"], case = None, {**content["cases"][0], "split": "test"}
+    content["cases"] = [{**case, **{kind: str(Path("../other") / case[kind]) for kind in ("image", "label")}}]
+    alone = folder / "alone" / "dataset.json"
+    alone.parent.mkdir()
+    alone.write_text(json.dumps(content))
+    words = ["--dataset_dir", str(alone.parent), "--output_dir", str(tmp_path / "out")]
+    assert main(["evaluate", "--run_dir", str(folder / "run"), *words]) == 0
+    (record,) = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert {name: (d["role"], d["n"]) for name, d in record["domains"].items()} == {"elsewhere": ("unseen", 1)}
+    assert (record["source_mean_dice"], record["split"]) == (None, "test")
+    assert (tmp_path / "out" / "report.html").is_file()
+    words[-1] = str(tmp_path / "trained")
+    for command in ("run", "benchmark"):
+        assert main([command, *words]) == 1
+        assert "source_domain is null: nothing to train on" in capsys.readouterr().err
+        assert not (tmp_path / "trained").exists()
+    # A site with the name of the training's may have its patients.
+    alone.write_text(json.dumps(content).replace("elsewhere", "home"))
+    words[-1] = str(tmp_path / "same")
+    monkeypatch.setattr(bundle_runs, "run_bundle", lambda files, settings: pytest.fail(f"ran {files}"))
+    assert main(["evaluate", "--run_dir", str(folder / "run"), *words]) == 1
+    assert "has the domain 'home', on which the network was trained" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_without_case_pictures_there_are_none(folder: Path, tmp_path: Path) -> None:
     words = ["--run_dir", str(folder / "run"), "--dataset_dir", str(folder / "data"), "--output_dir", str(tmp_path)]
     assert main(["evaluate", *words, "--case_pictures", "false"]) == 0

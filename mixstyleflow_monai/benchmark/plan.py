@@ -283,6 +283,7 @@ def make_plan(
 
 def _sources(description: DatasetDescription, sources: Sequence[str] | str | None) -> list[str]:
     if sources is None:
+        description.select("train")  # Refuses a data set without a source domain.
         return [description.source_domain]
     if sources == "all":
         return list(description.domains)

@@ -63,7 +63,7 @@ class DatasetDescription:
         spatial_dims: 2 or 3.
         channels: image channels, the same in all cases.
         regions: label values of each region; regions may overlap.
-        source_domain: the one domain that is trained on.
+        source_domain: the one domain that is trained on; empty if none is, and all cases are to be tested on.
         cases: all cases, in the order of the file.
         processing: free facts on how the data set was made.
         sha256: hash of the JSON file as it was read.
@@ -81,8 +81,8 @@ class DatasetDescription:
 
     @property
     def domains(self) -> list[str]:
-        """All domains: the source first, then the others in alphabetical order."""
-        return [self.source_domain, *self.unseen_domains]
+        """All domains: the source, if there is one, then the others in alphabetical order."""
+        return [*filter(None, [self.source_domain]), *self.unseen_domains]
 
     @property
     def unseen_domains(self) -> list[str]:
@@ -93,7 +93,7 @@ class DatasetDescription:
         """Return the cases of one split and one domain; None means all, and so does the split "all".
 
         Raises:
-            ValueError: no such split or domain.
+            ValueError: no such split or domain, or training cases where no domain is the source.
         """
         split = None if split == EVERY_SPLIT else split
         if split is not None and split not in SPLITS:
@@ -101,6 +101,8 @@ class DatasetDescription:
             raise ValueError(
                 f"{self.path}: no split {split!r}, allowed: {', '.join(known)}{did_you_mean(split, known)}"
             )
+        if split == SPLITS[0] and not self.source_domain:
+            raise ValueError(f"{self.path}: source_domain is null: nothing to train on. `data_prep resplit` sets one.")
         if domain is not None and domain not in self.domains:
             hint = did_you_mean(domain, self.domains)
             raise ValueError(f"{self.path}: no domain {domain!r}, allowed: {', '.join(self.domains)}{hint}")
@@ -145,7 +147,7 @@ def load_dataset(dataset_dir: str | os.PathLike[str], *, check_files: bool = Tru
         spatial_dims=content["spatial_dims"],
         channels=content["channels"],
         regions=content["regions"],
-        source_domain=content["source_domain"],
+        source_domain=content["source_domain"] or "",
         cases=tuple(case_from_entry(entry, path.parent.resolve()) for entry in content["cases"]),
         processing=content.get("processing", {}),
         sha256=sha256,
@@ -329,9 +331,9 @@ def _id_problems(cases: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _source_problems(cases: Sequence[Mapping[str, Any]], source: str) -> list[str]:
+def _source_problems(cases: Sequence[Mapping[str, Any]], source: str | None) -> list[str]:
     domains = sorted({case["domain"] for case in cases})
-    if source not in domains:
+    if source is not None and source not in domains:
         hint = did_you_mean(source, domains)
         return [f"source_domain: no case is of the domain {source!r}; the cases have {', '.join(domains)}{hint}"]
     problems = [
@@ -340,6 +342,8 @@ def _source_problems(cases: Sequence[Mapping[str, Any]], source: str) -> list[st
         for case in cases
         if case["domain"] != source and case["split"] != "test"
     ]
+    if source is None:
+        return problems
     present = {case["split"] for case in cases if case["domain"] == source}
     problems += [
         f"cases: the source domain {source!r} has no {split!r} case; "

@@ -69,7 +69,7 @@ def resplit_dataset(
         **{key: value for key, value in description.processing.items() if key not in _OLD_DIVISION},
         "split": {**dict(zip(SPLITS, fractions, strict=True)), "seed": seed},
         "resplit": {
-            "from_source_domain": description.source_domain,
+            "from_source_domain": description.source_domain or None,
             "from_sha256": description.sha256,
             "from": {key: description.processing[key] for key in _OLD_DIVISION if key in description.processing},
         },

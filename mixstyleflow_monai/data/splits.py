@@ -24,12 +24,12 @@ def assign_splits(
     """Return copies of ``cases`` with ``"split"`` set.
 
     Source cases are divided by ``"group"``: a group goes to one split as a whole, and each split gets at least one
-    group. Every other domain is ``"test"``. The result depends on the set of groups, their sizes and the seed, and not
-    on the order of the cases.
+    group. Every other domain is ``"test"``, and all are without a source. The result depends on the set of groups,
+    their sizes and the seed, and not on the order of the cases.
 
     Args:
         cases: dicts with at least the keys ``"domain"`` and ``"group"``.
-        source_domain: the domain to divide.
+        source_domain: the domain to divide; empty for none.
         fractions: wanted share of train, validation and test cases; positive, sum 1.
         seed: seed of the shuffle of groups.
 
@@ -41,6 +41,8 @@ def assign_splits(
             f"split: fractions of {', '.join(SPLITS)} are {tuple(fractions)}; "
             "give three numbers above 0 whose sum is 1, such as 0.7, 0.1, 0.2."
         )
+    if not source_domain:
+        return [{**case, "split": SPLITS[-1]} for case in cases]
     members: dict[str, int] = defaultdict(int)
     for case in cases:
         if case["domain"] == source_domain:

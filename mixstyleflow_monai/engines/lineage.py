@@ -90,8 +90,8 @@ def check_training_data(
     Args:
         model_path: network with a manifest.
         description: the data set.
-        split: that is evaluated. With "all" the data set may be one of other sites alone, whatever its own source
-            domain: it must not have the domain of the training, nor an image file that training has seen.
+        split: that is evaluated. With "all", and without a source domain, the data set may be one of other sites
+            alone: it must not have the domain of the training, nor an image file that training has seen.
 
     Raises:
         ValueError: the model was trained on another source domain, or on images that are test cases here. Their scores
@@ -100,20 +100,21 @@ def check_training_data(
     manifest = read_manifest(model_path)
     source = manifest["source_domain"]
     seen = set(manifest.get("training_images_sha256", []))
-    if split == EVERY_SPLIT:
+    if split == EVERY_SPLIT or not description.source_domain:
         # Images that were written anew, by another crop for example, are other files: their domain tells them.
         if source in description.domains or not seen:
             what = f"has the domain {source!r}," if seen else f"cannot be told from what {model_path} saw,"
             raise ValueError(
-                f"{description.path}: {what} on which the network was trained. --split all is for data sets of other "
-                "sites: rename a domain that is another site or has other patients, or give --split test."
+                f"{description.path}: {what} on which the network was trained. --split all and data sets without a "
+                "source domain are for other sites: rename a domain that is another site or has other patients, or "
+                "evaluate on the test cases of the data set that was trained on."
             )
         trained_on = [case.id for case in description.cases if case.sha256.get("image") in seen]
         if trained_on:
             raise ValueError(
                 f"{description.path}: {len(trained_on)} cases, among them {trained_on[:3]}, were trained on or "
-                f"validated with by {model_path}. --split all is for data sets of other sites: make one without these, "
-                "or give --split test."
+                f"validated with by {model_path}. --split all and data sets without a source domain are for other "
+                "sites: make one without these."
             )
         return check_headers(description)
     if source != description.source_domain:

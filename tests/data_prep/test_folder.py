@@ -261,7 +261,7 @@ MISTAKES: dict[str, tuple[Callable[[Spec], object], str]] = {
     ),
     "a word that YAML reads as false": (
         lambda spec: spec.update(source_domain=False),
-        r"source_domain: found False \(bool\), expected string; put it in quotes",
+        r"source_domain: found False \(bool\), expected string or null; put it in quotes",
     ),
     "a region with a space": (
         lambda spec: spec["regions"].update({"the cup": [2]}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from data_prep.folder import make_folder_dataset
 from mixstyleflow_monai.data.dataset_description import load_dataset
+from mixstyleflow_monai.data.resplit import resplit_dataset
 
 
 def write_case(root: Path, name: str, *, positive: bool = True, suffix: str = "png", size: int = 20) -> None:
@@ -27,14 +29,19 @@ def write_case(root: Path, name: str, *, positive: bool = True, suffix: str = "p
     Image.fromarray(label).save(root / "masks" / f"{name}.png")
 
 
-def run(root: Path, split: dict[str, Any] | None = None, domains: dict[str, Any] | None = None) -> str:
+def run(
+    root: Path,
+    split: dict[str, Any] | None = None,
+    domains: dict[str, Any] | None = None,
+    source: str | None = "home",
+) -> str:
     """Import what is in ``root`` into ``data`` beside it; return what was printed."""
     domain = {"images": "images/*.png", "labels": "masks/{stem}.png", "label_values": {0: 0, 1: 1}}
     content: dict[str, Any] = {
         "name": "tiny",
         "spatial_dims": 2,
         "regions": {"lesion": [1]},
-        "source_domain": "home",
+        "source_domain": source,
         "domains": {"home": domain, **(domains or {})},
         **({"split": split} if split else {}),
     }
@@ -42,6 +49,20 @@ def run(root: Path, split: dict[str, Any] | None = None, domains: dict[str, Any]
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     make_folder_dataset(path, root.parent / "data", root, console=Console(file=text, width=1000))
     return text.getvalue()
+
+
+def test_a_single_case_of_a_site_without_a_source_is_a_test_case_and_can_become_no_source(tmp_path: Path) -> None:
+    write_case(tmp_path / "root", "p1")
+    told = run(tmp_path / "root", source=None)
+    assert [line.split() for line in told.splitlines() if "unseen" in line] == [
+        ["│", "home", "│", "unseen", "│", "0", "│", "0", "│", "1", "│", "1", "│", "0", "│", "6.2", "│"]
+    ]
+    assert "note: source_domain is null: all cases are to be tested on" in told
+    content = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    assert (content["source_domain"], content["cases"][0]["split"]) == (None, "test")
+    assert "split" not in content["processing"]
+    with pytest.raises(ValueError, match=r"source_domain 'home': 1 group"):
+        resplit_dataset(tmp_path / "data", "home", tmp_path / "resplit")
 
 
 def test_a_split_without_a_region_is_told_with_a_seed_that_has_it_everywhere(tmp_path: Path) -> None:

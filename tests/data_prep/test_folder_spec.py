@@ -54,6 +54,10 @@ MISTAKES: dict[str, tuple[Callable[[Spec], object], str]] = {
     "unknown key": (lambda spec: spec.update(region={}), r"unknown key 'region'; did you mean 'regions'\?"),
     "unknown domain key": (change_domain(label="x"), r"domains\.home: unknown key 'label'; did you mean 'labels'\?"),
     "missing key": (lambda spec: spec.pop("regions"), r"key 'regions' is missing; add it"),
+    "split without a source": (
+        lambda spec: spec.update(source_domain=None, split={"seed": 1}),
+        r"split: found, and source_domain is null, so that nothing is divided; remove one",
+    ),
     "unknown source": (
         lambda spec: spec.update(source_domain="hom"),
         r"source_domain: found 'hom', allowed: home, away .* did you mean 'home'",
