@@ -96,7 +96,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
-        for key_node, _ in node.value:
+        for key_node, value_node in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 line = key_node.start_mark.line + 1
                 raise yaml.YAMLError(f"line {line}: the merge key '<<' is not supported; write the keys out")
@@ -107,6 +107,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             if str(key) in seen:
                 raise yaml.YAMLError(f"line {line}: key {key!r} is given twice; remove one")
             seen.add(str(key))
+            # YAML takes no value for null, which means something here.
+            if key == "source_domain" and isinstance(value_node, yaml.ScalarNode) and not value_node.value:
+                raise yaml.YAMLError(
+                    f"line {line}: source_domain has no value; name the domain to train on, or write null if all are "
+                    "only tested on"
+                )
         result: dict[Any, Any] = super().construct_mapping(node, deep=deep)
         return result
 

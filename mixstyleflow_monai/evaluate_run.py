@@ -16,7 +16,7 @@ from mixstyleflow_monai.bundle_runs import (
     is_evaluated,
     join_evaluations,
 )
-from mixstyleflow_monai.data.dataset_description import SPLITS, check_files, read_json
+from mixstyleflow_monai.data.dataset_description import EVERY_SPLIT, SPLITS, check_files, read_json
 from mixstyleflow_monai.options import checked_switch
 from mixstyleflow_monai.stopping import only_one
 
@@ -41,7 +41,8 @@ def evaluate(
         run_dir: the --output_dir of `run`, or the folder of one training of phase 1 or 3.
         dataset_dir: folder with dataset.json, of the same task as that of the training.
         output_dir: folder for evaluation.json, .csv and report.html, and a folder for each network.
-        split: test, validation or train; or all, which evaluates on every case of a data set of other sites.
+        split: test, validation or train; or all, which evaluates on every case of a data set of other sites, as is done
+            with one whose source_domain is null.
         device: cpu, cuda or cuda:1; default: the first GPU if torch finds one, otherwise the CPU.
         bundles_dir: folder of the bundles; default: the checkout's, or those that came with the package.
         case_pictures: write a picture of every case, and show some of them in the report.
@@ -52,6 +53,7 @@ def evaluate(
     if any((out / name).exists() for name in ("models", "checkpoints", "run.json")):
         raise ValueError(f"--output_dir {output_dir}: holds a training, whose own evaluation would be there. {OTHER}")
     description = _checked_dataset(dataset_dir, networks, split)
+    split = split if description.source_domain else EVERY_SPLIT
     check_places(out, description, run_dir=Path(run_dir).resolve())
     root = bundle_paths.bundles_dir(bundles_dir)
     request = {

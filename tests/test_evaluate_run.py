@@ -80,17 +80,23 @@ def test_a_single_case_of_a_site_that_has_no_source_is_evaluated_and_not_trained
     assert main(["evaluate", "--run_dir", str(folder / "run"), *words]) == 0
     (record,) = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert {name: (d["role"], d["n"]) for name, d in record["domains"].items()} == {"elsewhere": ("unseen", 1)}
-    assert (record["source_mean_dice"], record["split"]) == (None, "test")
+    assert (record["source_mean_dice"], record["split"]) == (None, "all")
     assert (tmp_path / "out" / "report.html").is_file()
+    monkeypatch.setattr(bundle_runs, "run_bundle", lambda files, settings: pytest.fail(f"ran {files}"))
+    assert main(["evaluate", "--run_dir", str(folder / "run"), *words]) == 0  # what is finished is not done again
+    assert main(["evaluate", "--run_dir", str(folder / "run"), *words, "--split", "validation"]) == 1
+    assert "source_domain is null: no case to train on or choose by" in capsys.readouterr().err
     words[-1] = str(tmp_path / "trained")
-    for command in ("run", "benchmark"):
+    for command, told in (
+        ("run", "source_domain is null: no case to train on"),
+        ("benchmark", "--sources: source_dom"),
+    ):
         assert main([command, *words]) == 1
-        assert "source_domain is null: nothing to train on" in capsys.readouterr().err
+        assert told in capsys.readouterr().err
         assert not (tmp_path / "trained").exists()
     # A site with the name of the training's may have its patients.
     alone.write_text(json.dumps(content).replace("elsewhere", "home"))
     words[-1] = str(tmp_path / "same")
-    monkeypatch.setattr(bundle_runs, "run_bundle", lambda files, settings: pytest.fail(f"ran {files}"))
     assert main(["evaluate", "--run_dir", str(folder / "run"), *words]) == 1
     assert "has the domain 'home', on which the network was trained" in capsys.readouterr().err
 

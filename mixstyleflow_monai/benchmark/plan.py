@@ -283,7 +283,11 @@ def make_plan(
 
 def _sources(description: DatasetDescription, sources: Sequence[str] | str | None) -> list[str]:
     if sources is None:
-        description.select("train")  # Refuses a data set without a source domain.
+        if not description.source_domain:
+            raise ValueError(
+                f"--sources: source_domain of {description.path} is null. Name domains to train on, each alone, or "
+                f"all; allowed: {', '.join(description.domains)}."
+            )
         return [description.source_domain]
     if sources == "all":
         return list(description.domains)

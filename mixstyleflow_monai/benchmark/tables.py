@@ -153,7 +153,8 @@ def difference(cases: pd.DataFrame, first: str, second: str) -> str:
     both = of_each[first] & of_each[second]
     few = f" ({seeds_in_words(both)})" if both < of_each[first] else ""
     over_seeds = "" if found.over_seeds is None else ", t [{:+.1f}, {:+.1f}]".format(*found.over_seeds)
-    return f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]{over_seeds}{few}"
+    over_cases = f"[{found.low:+.1f}, {found.high:+.1f}]" if found.has_interval else "[-]"
+    return f"{found.difference:+.1f} {over_cases}{over_seeds}{few}"
 
 
 def runs_of(seeds: Iterable[int]) -> str:

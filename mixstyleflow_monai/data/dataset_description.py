@@ -93,7 +93,7 @@ class DatasetDescription:
         """Return the cases of one split and one domain; None means all, and so does the split "all".
 
         Raises:
-            ValueError: no such split or domain, or training cases where no domain is the source.
+            ValueError: no such split or domain, or cases to train on or choose by where there is no source.
         """
         split = None if split == EVERY_SPLIT else split
         if split is not None and split not in SPLITS:
@@ -101,8 +101,8 @@ class DatasetDescription:
             raise ValueError(
                 f"{self.path}: no split {split!r}, allowed: {', '.join(known)}{did_you_mean(split, known)}"
             )
-        if split == SPLITS[0] and not self.source_domain:
-            raise ValueError(f"{self.path}: source_domain is null: nothing to train on. `data_prep resplit` sets one.")
+        if split in SPLITS[:-1] and not self.source_domain:
+            raise ValueError(f"{self.path}: source_domain is null: no case to train on or choose by. It is for tests.")
         if domain is not None and domain not in self.domains:
             hint = did_you_mean(domain, self.domains)
             raise ValueError(f"{self.path}: no domain {domain!r}, allowed: {', '.join(self.domains)}{hint}")
@@ -338,7 +338,7 @@ def _source_problems(cases: Sequence[Mapping[str, Any]], source: str | None) -> 
         return [f"source_domain: no case is of the domain {source!r}; the cases have {', '.join(domains)}{hint}"]
     problems = [
         f"case {case['id']!r}: split {case['split']!r}, but its domain {case['domain']!r} is not the source "
-        f"{source!r}; an unseen domain may only be in 'test'"
+        f"({source!r}); an unseen domain may only be in 'test'"
         for case in cases
         if case["domain"] != source and case["split"] != "test"
     ]

@@ -47,6 +47,8 @@ def inference_datalist(
     """
     if images is None:
         description = load_dataset(dataset_dir)
+        if source_only and not description.source_domain:
+            raise ValueError(f"{description.path}: source_domain is null: no images of the source. Give --input.")
         cases = description.datalist("test", description.source_domain if source_only else None)
         return [{key: item[key] for key in ("image", "case_id", "domain")} for item in cases]
     if isinstance(images, str | os.PathLike):

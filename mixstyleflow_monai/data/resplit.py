@@ -87,7 +87,8 @@ def _recorded_division(description: DatasetDescription) -> tuple[tuple[float, ..
     shares = [known.get(name) for name in SPLITS]
     fractions = tuple(float(share) for share in shares if isinstance(share, int | float) and 0 < share < 1)
     if len(fractions) < len(SPLITS) or not math.isclose(sum(fractions), 1.0, abs_tol=1e-6):
-        if split is None or known.keys() != {"seed"}:  # the phantom has the default's shares, and records the seed
+        # The phantom has the default's shares, and records the seed; without a source nothing was divided.
+        if description.source_domain and (split is None or known.keys() != {"seed"}):
             found = "nothing" if split is None else repr(split)[:80]
             defaults = ", ".join(f"{name} {share:g}" for name, share in zip(SPLITS, FRACTIONS, strict=True))
             print(

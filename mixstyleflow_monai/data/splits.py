@@ -86,5 +86,6 @@ def _too_few_groups(cases: Sequence[Mapping[str, Any]], source_domain: str, memb
     return (
         f"source_domain {source_domain!r}: {len(members)} group(s), {sizes}; train, validation and test need at least "
         "3 groups, because a group is never divided. Choose a source with more groups, or group by something smaller "
-        "(in a folder spec, the key `group` of the domain; leave it out for one group a case)."
+        "(in a folder spec, the key `group` of the domain; leave it out for one group a case). Cases that are only "
+        "to be tested on need no source: null."
     )

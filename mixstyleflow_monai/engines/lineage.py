@@ -35,6 +35,7 @@ ADDED_SETTINGS = {
     "style_levels": [2, 3, 4],
 }
 """Settings that came later, with the value that a checkpoint without them was trained with."""
+_OTHER_PHASE = "the checkpoint to resume is of phase {}, and this is phase {}. Give each phase its own --output_dir."
 HASH_OF = "SHA-256 of {}"
 """Entry of a checkpoint's identity for an artifact that its training started from."""
 
@@ -97,6 +98,7 @@ def check_training_data(
         ValueError: the model was trained on another source domain, or on images that are test cases here. Their scores
             would be those of images that the network has seen.
     """
+    description.select(split)
     manifest = read_manifest(model_path)
     source = manifest["source_domain"]
     seen = set(manifest.get("training_images_sha256", []))
@@ -156,6 +158,16 @@ class TrainingIdentity:
         other = {name: value for name, value in self.facts.items() if name not in ("settings", "bundle_version")}
         return {name: json.dumps(value) for name, value in {**other, **settings, **hashes}.items()}
 
+    def check(self, checkpoint_dir: str | os.PathLike[str], resume: bool) -> None:
+        """Compare with what is to be resumed, before anything that it was made from is written anew.
+
+        Raises:
+            ValueError: as `load_state_dict`.
+        """
+        checkpoint = latest_checkpoint(checkpoint_dir) if resume else None
+        if checkpoint and (identity := _identity(checkpoint)):
+            self.load_state_dict(identity)
+
     def load_state_dict(self, state: Mapping[str, str]) -> None:
         """Compare.
 
@@ -166,10 +178,7 @@ class TrainingIdentity:
         added = {f"settings {name}": json.dumps(value) for name, value in ADDED_SETTINGS.items()}
         state = {**{name: value for name, value in added.items() if name in own}, **state}
         if own.get("phase") != state.get("phase"):
-            raise ValueError(
-                f"the checkpoint to resume is of phase {state.get('phase')}, and this is phase {own.get('phase')}. "
-                "Give each phase its own --output_dir."
-            )
+            raise ValueError(_OTHER_PHASE.format(state.get("phase"), own.get("phase")))
         different = differences(state, own, 80)
         if different:
             raise ValueError(
@@ -218,17 +227,25 @@ def copy_network(source: str | os.PathLike[str], target: str | os.PathLike[str])
 
 
 def check_resumed_network(source: str | os.PathLike[str], checkpoint_dir: str | os.PathLike[str], resume: bool) -> None:
-    """Raise if a training to be resumed began with another network, before `copy_network` replaces that.
+    """Raise before `copy_network` replaces the network of another training: of its result, or what it is resumed from.
+
+    Args:
+        source: the network that phase 2 is to begin with.
+        checkpoint_dir: of phase 2.
+        resume: whether a training that is there is to be resumed.
 
     Raises:
-        ValueError: names both networks by their SHA-256.
+        ValueError: another phase was trained there, or, with ``resume``, phase 2 began with another network.
     """
-    checkpoint = latest_checkpoint(checkpoint_dir) if resume else None
-    if checkpoint is None:
+    checkpoint = latest_checkpoint(checkpoint_dir)
+    identity = _identity(checkpoint) if checkpoint else {}
+    if identity.get("phase", "2") != "2":
+        raise ValueError(_OTHER_PHASE.format(identity["phase"], "2"))
+    began = json.loads(identity.get(HASH_OF.format("network"), "null")) if resume else None
+    if began is None:
         return
-    began = json.loads(_identity(checkpoint).get(HASH_OF.format("network"), "null"))
     given = read_manifest(source, kind="segmentation_network")["sha256"]
-    if began not in (None, given):
+    if began != given:
         raise ValueError(
             f"the checkpoint to resume is of another training (SHA-256 of network: was {began[:12]}, now {given[:12]} "
             f"of {source}). Give this network another --output_dir, or start anew with --resume false."

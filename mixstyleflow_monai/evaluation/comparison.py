@@ -22,16 +22,20 @@ class Comparison:
         low: lower end of the 95 % interval.
         high: upper end.
         by_seed: the difference for each seed that all sources have.
+        has_interval: False for one seed and at most one patient (or case) a domain, of which nothing can be drawn.
     """
 
     difference: float
     low: float
     high: float
     by_seed: tuple[float, ...] = ()
+    has_interval: bool = True
 
     @property
     def clear(self) -> bool:
-        """True if the interval does not hold 0, nor the one over seeds where there is one."""
+        """True if there is an interval and it does not hold 0, nor the one over seeds where there is one."""
+        if not self.has_interval:
+            return False
         intervals = [(self.low, self.high), *([self.over_seeds] if self.over_seeds else [])]
         return all(low > 0 for low, _ in intervals) or all(high < 0 for _, high in intervals)
 
@@ -114,14 +118,16 @@ def paired_bootstrap(
         weights = seed_counts[:, known]
         # A draw of seeds none of which this source has says nothing about it; it takes the seeds as they are.
         weights = np.where(weights.sum(1, keepdims=True) == 0, 1, weights)
-        by_seed = counts @ (of_group @ values[known].T) / (counts @ of_group.sum(1))[:, None]
-        of_source.setdefault(source, []).append((by_seed * weights).sum(1) / weights.sum(1))
+        of_draw = counts @ (of_group @ values[known].T) / (counts @ of_group.sum(1))[:, None]
+        of_source.setdefault(source, []).append((of_draw * weights).sum(1) / weights.sum(1))
         mean_of_source.setdefault(source, []).append(values.mean(1))
     draws = np.mean([np.mean(parts, axis=0) for parts in of_source.values()], axis=0)
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     mean = float(np.mean([np.mean([np.nanmean(part) for part in parts]) for parts in mean_of_source.values()]))
     of_seed = np.mean([np.mean(parts, axis=0) for parts in mean_of_source.values()], axis=0)
-    return Comparison(mean, float(low), float(high), tuple(float(value) for value in of_seed[~np.isnan(of_seed)]))
+    by_seed = tuple(float(value) for value in of_seed[~np.isnan(of_seed)])
+    drawn = len(seeds) > 1 or any(len(_members(table.columns)) > 1 for table in differences.values())
+    return Comparison(mean, float(low), float(high), by_seed, drawn)
 
 
 def _members(columns: pd.Index) -> np.ndarray:

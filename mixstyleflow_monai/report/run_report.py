@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from mixstyleflow_monai.artifacts import atomic_path
 from mixstyleflow_monai.bundle_runs import TRAININGS
 from mixstyleflow_monai.data.dataset_description import read_json
-from mixstyleflow_monai.evaluation.comparison import compare
+from mixstyleflow_monai.evaluation.comparison import Comparison, compare
 from mixstyleflow_monai.evaluation.summary import BASELINE, Record, domain_table, in_order, read_cases, record_name
 from mixstyleflow_monai.report.figures import CONTOUR_COLOURS, plain, png
 from mixstyleflow_monai.report.poor_styles import poor_styles
@@ -192,10 +192,14 @@ def _results(records: Sequence[Record], cases: pd.DataFrame) -> list[dict[str, s
                 "source": _number(source),
                 "unseen": _number(unseen),
                 "gap": _number(None if source is None or unseen is None else source - unseen),
-                "difference": f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]" if found else "-",
+                "difference": "-" if found is None else _interval(found),
             }
         )
     return rows
+
+
+def _interval(found: Comparison) -> str:
+    return f"{found.difference:+.1f} " + (f"[{found.low:+.1f}, {found.high:+.1f}]" if found.has_interval else "[-]")
 
 
 def _number(value: float | None) -> str:

@@ -151,6 +151,34 @@ def test_checkpoint_made_from_another_network_is_refused(
     assert {path: path.read_bytes() for path in (folder / "models").iterdir()} == before
 
 
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("other", [1, 3])
+def test_phase_2_leaves_the_network_of_another_phase_alone(
+    other: int,
+    resume: bool,
+    chain: Any,
+    train_phase: Callable[..., Path],
+    user_error: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    overlays = ("methods/no_stylizer",) if other == 3 else ()
+    folder = train_phase(other, chain, overlays, output_dir=str(tmp_path / "other"), seed=9)
+    before = {path: path.read_bytes() for path in (folder / "models").iterdir()}
+    text = user_error(lambda: train_phase(2, chain, output_dir=str(folder), resume=resume))
+    assert f"is of phase {other}, and this is phase 2" in text
+    assert {path: path.read_bytes() for path in (folder / "models").iterdir()} == before
+
+
+def test_refused_settings_of_phase_2_leave_its_statistics_alone(
+    chain: Any, train_phase: Callable[..., Path], user_error: Callable[..., str]
+) -> None:
+    folder = train_phase(2, chain)
+    before = {path: path.read_bytes() for path in (folder / "models").iterdir()}
+    text = user_error(lambda: train_phase(2, chain, noise_std=0.1))
+    assert "noise_std: was 0.05, now 0.1" in text
+    assert {path: path.read_bytes() for path in (folder / "models").iterdir()} == before
+
+
 def test_new_start_leaves_no_checkpoint_of_the_old_one(chain: Any, train_phase: Callable[..., Path]) -> None:
     folder = train_phase(1, chain, max_epochs=2)
     train_phase(1, chain, max_epochs=1, resume=False, seed=1)

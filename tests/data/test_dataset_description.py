@@ -73,15 +73,16 @@ def test_source_comes_first_and_unseen_domains_are_sorted(tmp_path: Path, conten
 
 def test_without_a_source_all_cases_are_test_cases(tmp_path: Path, content: dict[str, Any]) -> None:
     content["source_domain"] = None
-    with pytest.raises(ValueError, match=r"2 problems\n  case 'a': split 'train', .* only be in 'test'\n  case 'b'"):
+    message = r"2 problems\n  case 'a': split 'train', .* source \(None\); .* only be in 'test'\n  case 'b'"
+    with pytest.raises(ValueError, match=message):
         save_dataset(tmp_path, content)
     content["cases"] = [{**case, "split": "test"} for case in content["cases"][:1]]
     description = load_dataset(save_dataset(tmp_path, content))
     assert description.domains == description.unseen_domains == ["home"]
     assert description.select("test") == description.select("all") == description.cases
-    assert description.select("validation") == ()
-    with pytest.raises(ValueError, match=r"dataset\.json: source_domain is null: nothing to train on\. .*resplit"):
-        description.select("train")
+    for split in ("train", "validation"):
+        with pytest.raises(ValueError, match=r"dataset\.json: source_domain is null: no case to train on or choose by"):
+            description.select(split)
 
 
 def test_select_and_datalist_follow_split_and_domain(tmp_path: Path, content: dict[str, Any]) -> None:
@@ -164,7 +165,7 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     "source that is a number": (set_in("source_domain", value=1), r"source_domain: found 1 \(int\), .*string or null"),
     "unseen case in train": (
         set_in("cases", 3, "split", value="train"),
-        r"case 'z': split 'train', but its domain 'zoo' is not the source 'home'; .* may only be in 'test'",
+        r"case 'z': split 'train', but its domain 'zoo' is not the source \('home'\); .* may only be in 'test'",
     ),
     "empty validation": (
         set_in("cases", 1, "split", value="train"),

@@ -114,6 +114,10 @@ def test_without_images_the_test_cases_of_the_data_set_are_taken(tmp_path: Path,
     assert [item["case_id"] for item in inference_datalist(None, tmp_path)] == ["2", "3", "4"]
     (item,) = inference_datalist(None, tmp_path, source_only=True)
     assert item == {"image": str(tmp_path / "2_image.png"), "case_id": "2", "domain": "A"}
+    (tmp_path / "dataset.json").write_text(json.dumps({**content, "source_domain": None, "cases": cases[3:]}))
+    assert len(inference_datalist(None, tmp_path)) == 2
+    with pytest.raises(ValueError, match=r"source_domain is null: no images of the source\. Give --input\."):
+        inference_datalist(None, tmp_path, source_only=True)
 
 
 def test_common_folder_is_the_deepest_one_that_holds_all(tmp_path: Path) -> None:

@@ -51,7 +51,9 @@ def run(
     return text.getvalue()
 
 
-def test_a_single_case_of_a_site_without_a_source_is_a_test_case_and_can_become_no_source(tmp_path: Path) -> None:
+def test_a_single_case_of_a_site_without_a_source_is_a_test_case_and_can_become_no_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_case(tmp_path / "root", "p1")
     told = run(tmp_path / "root", source=None)
     assert [line.split() for line in told.splitlines() if "unseen" in line] == [
@@ -63,6 +65,7 @@ def test_a_single_case_of_a_site_without_a_source_is_a_test_case_and_can_become_
     assert "split" not in content["processing"]
     with pytest.raises(ValueError, match=r"source_domain 'home': 1 group"):
         resplit_dataset(tmp_path / "data", "home", tmp_path / "resplit")
+    assert "processing.split" not in capsys.readouterr().out  # nothing was divided, and so nothing is missing
 
 
 def test_a_split_without_a_region_is_told_with_a_seed_that_has_it_everywhere(tmp_path: Path) -> None:

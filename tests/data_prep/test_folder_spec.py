@@ -141,5 +141,8 @@ def test_a_key_given_twice_and_a_missing_file_are_told(tmp_path: Path) -> None:
     (tmp_path / "twice.yaml").write_text("name: a\nname: b\n")
     with pytest.raises(ValueError, match=r"twice\.yaml: not valid YAML: line 2: key 'name' is given twice"):
         load_spec(tmp_path / "twice.yaml")
+    (tmp_path / "empty.yaml").write_text("name: a\nsource_domain:   # later\n")
+    with pytest.raises(ValueError, match=r"line 2: source_domain has no value; name the domain .*, or write null"):
+        load_spec(tmp_path / "empty.yaml")
     with pytest.raises(FileNotFoundError, match=r"none\.yaml: no such spec\. Worked examples are in"):
         load_spec(tmp_path / "none.yaml")

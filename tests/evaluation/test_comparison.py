@@ -34,6 +34,18 @@ def test_difference_is_paired_by_case() -> None:
     assert found.clear
 
 
+@pytest.mark.parametrize(("seeds", "cases", "drawn"), [(1, 1, False), (2, 1, True), (1, 2, True)])
+def test_a_single_patient_and_seed_has_no_interval(seeds: int, cases: int, drawn: bool) -> None:
+    table = make_cases(3.0, noise=1.0, seeds=seeds, cases=cases)
+    found = compare(table[table["domain"] != "south"], "b", "a")
+    assert found is not None
+    assert found.has_interval == drawn
+    assert drawn or not found.clear
+    same_patient = compare(make_cases(3.0, noise=1.0, seeds=1).assign(group="p"), "b", "a")
+    assert same_patient is not None
+    assert not same_patient.has_interval
+
+
 def test_opposite_comparison_has_the_opposite_sign() -> None:
     cases = make_cases(1.0, noise=2.0)
     forth, back = compare(cases, "b", "a"), compare(cases, "a", "b")

@@ -164,7 +164,7 @@ def wait_for_log(server: Running, pattern: str) -> None:
     """The server answers before it prints the error, whose last line is the message; other threads' records follow."""
     for _ in range(100):
         lines = server.log.read_text().strip().splitlines()
-        last = next(line for line in reversed(lines) if not re.match(r"\[\d{4}-\d\d-\d\d ", line))
+        last = next((line for line in reversed(lines) if not re.match(r"\[\d{4}-\d\d-\d\d ", line)), "")
         if re.search(pattern, last):
             return
         time.sleep(0.1)
