@@ -112,7 +112,7 @@ def test_all_problems_are_told_at_once_with_remedies(pictures: Path) -> None:
     faults = {(problem["case"], problem["fault"]) for problem in found if "sha256" not in problem["fault"]}
     assert faults == {
         ("-", "group 'one patient' of the domain 'home' is in two splits: 'home_p0' in 'train', 'home_p1' in 'test'"),
-        ("away_p0", "split 'train', but its domain 'away' is not the source 'home'"),
+        ("away_p0", "split 'train', but its domain 'away' is not the source ('home')"),
         (
             "home_p0",
             "cannot be read (UnidentifiedImageError: cannot identify image file 'p0.png'), "
