@@ -23,7 +23,15 @@ from mixstyleflow_monai.artifacts import atomic_path, sha256_file
 from mixstyleflow_monai.benchmark import benchmark
 from mixstyleflow_monai.benchmark.plan import BASELINE, PHASE_ONE, Cell
 from mixstyleflow_monai.benchmark.records import case_table
-from mixstyleflow_monai.benchmark.tables import difference, markdown, method_table, runs_of, spread
+from mixstyleflow_monai.benchmark.tables import (
+    LABELS,
+    difference,
+    markdown,
+    method_table,
+    runs_of,
+    seeds_in_words,
+    spread,
+)
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, bundles_dir
 from mixstyleflow_monai.data.dataset_description import DATASET_FILE
 from mixstyleflow_monai.evaluation.comparison import summary
@@ -34,6 +42,8 @@ RECIPE, CONTROL, PAPER = "flow_and_image_styles", "permuted_flow_and_image_style
 RIVALS = ("mix_style", "dsu", "efd_mix", "tri_d", "rand_conv_supervised", "rand_conv", "big_aug", "san_saw")
 SLOW = ("max_style",)
 """A rival too, but several times the cost of the others, so not on all data sets."""
+FEW_IMAGES = 10
+"""Unseen images of a comparison that are shown one by one."""
 METHODS = (
     BASELINE,
     "mixstyleflow",
@@ -218,7 +228,8 @@ def report(folder: Path = CELLS) -> str:
     parts: list[str] = []
     for (dataset, share), records in sorted(finished(folder).items()):
         others = sorted({cell.method for cell, _ in records} - set(known))
-        table = method_table(case_table(records), [*known, *others])
+        cases = case_table(records)
+        table = method_table(cases, [*known, *others])
         parts.append(f"### {dataset}" + ("" if share == 1.0 else f", {share:.0%} of the training cases"))
         for source, rows in table.groupby("source", sort=False):
             seconds = [r["seconds"] for c, r in records if c.source == source and r["seconds"] is not None]
@@ -226,18 +237,39 @@ def report(folder: Path = CELLS) -> str:
             parts.append(f"Trained on `{source}`; {hours}.")
             shown = rows.drop(columns="source").loc[:, lambda part: (part != "-").any()]
             parts.append(markdown(shown).rstrip())
+            few = image_table(cases[cases["source"] == source], [*known, *others])
+            if len(few):
+                words_of = " / ".join(cases["region"].unique())
+                parts += [f"Image by image, {words_of}, over the seeds:", markdown(few).rstrip()]
     together = side_by_side(folder)
     if len(together):
         parts += ["### The recipe, side by side", markdown(together).rstrip()]
     return "\n\n".join(parts) + "\n"
 
 
+def image_table(cases: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Return the Dice of every unseen image and region over the seeds, a row a method, where images are few."""
+    unseen = cases[cases["role"] == "unseen"]
+    images = list(dict.fromkeys(unseen["case_id"]))
+    if len(images) > FEW_IMAGES:
+        return pd.DataFrame()
+    rows = []
+    for method in [name for name in methods if name in set(unseen["method"])]:
+        own = unseen[unseen["method"] == method]
+        row = {"method": LABELS.get(method, method), "seeds": runs_of(set(own["seed"]))}
+        for image in images:
+            regions = own[own["case_id"] == image].groupby("region", sort=False)["dice"]
+            row[image] = " / ".join(spread(values.tolist()) for _, values in regions)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def side_by_side(folder: Path = CELLS) -> pd.DataFrame:
     """Return, for each data set, the paper's method, the recipe, its control and the baseline, side by side.
 
-    Unseen means over sources and seeds; differences are paired by case, with 95 % intervals over cases and seeds. All
-    of a row is over the seeds that the four have of every source of the row, or where there is none, the recipe and the
-    baseline; a method that lacks one of these cells has no place in it. The rival is the best other, by its mean.
+    Unseen means over sources and seeds; differences are paired by case, with 95 % intervals over cases and seeds. A row
+    is over the seeds that the four have of every source of the row, or where there is none, the recipe and the
+    baseline; of the four, one that lacks a cell has no place in it. For the rival see `_best_rival`.
     """
     rows = []
     for (dataset, share), records in sorted(finished(folder).items()):
@@ -252,32 +284,57 @@ def side_by_side(folder: Path = CELLS) -> pd.DataFrame:
 
 
 def _side_by_side(cases: pd.DataFrame) -> dict[str, str]:
-    cells = {method: set(zip(part["source"], part["seed"], strict=True)) for method, part in cases.groupby("method")}
+    cells = _seeds_of_every_source(cases)
     letters = {"(a) paper": PAPER, "(b) recipe": RECIPE, "(c) permuted": CONTROL, "(d) none": BASELINE}
     for together in (letters.values(), (RECIPE, BASELINE)):
-        common = set.intersection(*(cells.get(method, set()) for method in together))
-        of_source = [{seed for source, seed in common if source == name} for name in cases["source"].unique()]
-        seeds = set.intersection(*of_source)
+        seeds = set.intersection(*(cells.get(method, set()) for method in together))
         if seeds:
             break
     else:
         return {}
-    needed = {(source, seed) for source, seed in common if seed in seeds}
-    whole = [str(method) for method, found in cells.items() if needed <= found]
+    rival = _best_rival(cases, cells, len(seeds))
+    against_rival = "-" if rival is None else _against(cases, rival, cells[RECIPE] & cells[rival], seeds)
+    whole = [method for method, found in cells.items() if seeds <= found]
     cases = cases[cases["seed"].isin(seeds) & cases["method"].isin(whole)]
     totals = summary(cases, whole)
     unseen = {str(method): rows["unseen"].tolist() for method, rows in totals.groupby("method")}
     source = {str(method): float(rows["source"].mean()) for method, rows in totals.groupby("method")}
-    rival = max((m for m in whole if m in RIVALS + SLOW), key=lambda method: sum(unseen[method]), default="")
     row = {"seeds": runs_of(seeds)}
     row |= {letter: spread(unseen.get(method, [])) for letter, method in letters.items()}
     row["source, (b) - (d)"] = f"{source[RECIPE] - source[BASELINE]:+.1f}"
-    others = {"(b) - (d)": BASELINE, "(b) - (c)": CONTROL, "(b) - (a)": PAPER, "(b) - rival": rival}
-    for heading, other in others.items():
+    for heading, other in {"(b) - (d)": BASELINE, "(b) - (c)": CONTROL, "(b) - (a)": PAPER}.items():
         row[heading] = difference(cases, RECIPE, other)
-    if rival:
-        row["(b) - rival"] += f" ({rival})"
-    return row
+    return row | {"(b) - rival": against_rival}
+
+
+def _seeds_of_every_source(cases: pd.DataFrame) -> dict[str, set[int]]:
+    """Return, for each method, the seeds that it has of every source."""
+    sources = cases["source"].unique()
+    return {
+        str(method): set.intersection(*(set(part.loc[part["source"] == source, "seed"]) for source in sources))
+        for method, part in cases.groupby("method")
+    }
+
+
+def _best_rival(cases: pd.DataFrame, cells: Mapping[str, set[int]], seeds: int) -> str | None:
+    """Return the published rival that the recipe is least ahead of, over the seeds that both have.
+
+    It has three of these, or as many as the row where that has less: most rivals have other seeds than the row, and the
+    best of those that happen to have them all need not be the best.
+    """
+    ahead = {}
+    for method in RIVALS + SLOW:
+        both = cells.get(RECIPE, set()) & cells.get(method, set())
+        if both and len(both) >= min(3, seeds):
+            totals = summary(cases[cases["seed"].isin(both)], [RECIPE, method]).groupby("method")["unseen"].mean()
+            ahead[method] = float(totals[RECIPE] - totals[method])
+    return min(ahead, key=lambda method: ahead[method], default=None)
+
+
+def _against(cases: pd.DataFrame, rival: str, both: set[int], seeds: set[int]) -> str:
+    """Return the recipe's difference to a rival over the seeds of both, which are told where they are not the row's."""
+    told = rival if both == seeds else f"{rival}, {seeds_in_words(both)}"
+    return f"{difference(cases[cases['seed'].isin(both)], RECIPE, rival)} ({told})"
 
 
 def main(

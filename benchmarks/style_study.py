@@ -1,14 +1,15 @@
 """Where do the flows reach, and what does the decoder paint? Measured on a finished run, unseen domains included.
 
 ``python -m benchmarks.style_study RUN --dataset_dir DATASET --output FOLDER`` reads ``RUN/phase1`` and ``RUN/phase2``
-and writes ``style_study.json`` and ``levels.png`` (styles in two dimensions). For understanding only: nothing here may
-choose a setting, because it looks at unseen domains.
+and writes ``style_study.json`` and ``levels.png`` (styles in two dimensions); `benchmarks.style_tables` does it for the
+comparisons of `benchmarks.methods` and makes the tables of docs/method_study.md. For understanding only: nothing here
+may choose a setting, because it looks at unseen domains.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from mixstyleflow_monai.engines import load_network, load_style_flows
 from mixstyleflow_monai.engines.style_preview import batch_dice
 from mixstyleflow_monai.flows import StyleFlowBank
 from mixstyleflow_monai.networks import DualDecoderNet, untracked_batch_norm
-from mixstyleflow_monai.styles import FlowStyleMix, channel_statistics
+from mixstyleflow_monai.styles import IMAGE_LEVEL, FlowStyleMix, channel_statistics
 
 BATCH = 20
 SAMPLES = 2000
@@ -53,7 +54,9 @@ def main(run: str, dataset_dir: str, output: str, slices_a_domain: int = 100) ->
     running = {name: level_styles(network, batch, bank.levels, running=True) for name, batch in images.items()}
     source = description.source_domain
     result = {
+        "data": description.name,
         "source": source,
+        "temperatures": {str(level): bank.temperatures[level] for level in bank.levels},
         "slices": {name: len(batch) for name, batch in images.items()},
         "levels": {str(level): study_level(bank, level, source, styles) for level in bank.levels},
         "mean_abs_score_by_running_statistics": {
@@ -198,10 +201,17 @@ def study_anatomy(
 
 
 @torch.no_grad()
-def stylised(bank: StyleFlowBank, network: DualDecoderNet, images: Tensor, factor: float, output: str) -> Tensor:
+def stylised(
+    bank: StyleFlowBank,
+    network: DualDecoderNet,
+    images: Tensor,
+    factor: float,
+    output: str,
+    levels: Sequence[int] | None = None,
+) -> Tensor:
     """Return images with a style at every level, drawn at a multiple of the temperatures; 0 is the plain decoding."""
     parts = []
-    settings: dict[str, Any] = {"output": output, "seed": 0}
+    settings: dict[str, Any] = {"output": output, "seed": 0, "levels": levels}
     if factor > 0:
         settings["temperatures"] = {level: factor * value for level, value in bank.temperatures.items()}
     stylizer = FlowStyleMix(bank, **settings)
@@ -233,6 +243,10 @@ def study_images(
     pools = {"plain": images[source]}
     for factor in FACTORS[1:]:
         pools[f"{factor:g} x"] = stylised(bank, network, images[source], factor, "detail")
+    for level in (IMAGE_LEVEL,) if IMAGE_LEVEL in bank.levels else ():
+        others = [other for other in bank.levels if other != level]
+        for name, levels in ((f"1 x, level {level} alone", [level]), (f"1 x, without level {level}", others)):
+            pools[name] = stylised(bank, network, images[source], 1.0, "detail", levels)
     result: dict[str, dict[str, float]] = {}
     for name, batch in images.items():
         if name != source:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import factors, method_choice, methods
+from benchmarks import factors, method_choice, methods, style_tables
 from mixstyleflow_monai.artifacts import atomic_path
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("benchmark.md", "cells"): methods.report,
+    ("method_study.md", "styles"): style_tables.report,
+    ("method_study.md", "painted"): style_tables.painted,
     ("method_study.md", "factors"): factors.report,
     ("method_study.md", "choice"): method_choice.report,
 }

@@ -74,7 +74,8 @@ def test_tables_need_finished_cells_alone(tmp_path: Path) -> None:
     write(cells / "more", record("mixstyleflow", 0, 80.0))
     (cells / "more" / "0.json").rename(cells / "flow.json")
     text = report(cells)
-    rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("|")}
+    table = text.partition("Image by image")[0]
+    rows = {line.split(" | ")[0].strip("| "): line for line in table.splitlines() if line.startswith("|")}
     assert "61.5 ± 0.7" in rows["baseline (no styles)"]
     assert "28.5" in rows["baseline (no styles)"]  # the gap
     assert "+20.0" in rows["mixstyleflow"]
@@ -125,6 +126,31 @@ def test_only_methods_with_all_cells_of_the_recipe_stand_beside_it(tmp_path: Pat
     assert str(table.loc["home", "(b) - rival"]).endswith("(dsu)")
     assert table.loc["home", "(b) - (c)"] != "-"
     assert set(table["seeds"]) == {"0"}
+
+
+def test_the_best_rival_need_not_have_the_seeds_of_the_row(tmp_path: Path) -> None:
+    def of(method: str, unseen: float, seeds: range) -> list[dict[str, Any]]:
+        return [record(method, seed, unseen + seed) for seed in seeds]
+
+    names = ("no_stylizer", methods.PAPER, methods.CONTROL)
+    cells = [cell for name in names for cell in of(name, 60.0, range(3))] + of(methods.RECIPE, 80.0, range(6))
+    cells += of("dsu", 75.0, range(3)) + of("tri_d", 82.0, range(3, 6)) + of("mix_style", 90.0, range(4, 6))
+    (row,) = methods.side_by_side(write(tmp_path / "cells", *cells)).to_dict("records")
+    # MixStyle is better still, with two seeds, which are too few to be the best.
+    assert row["seeds"] == "0-2"
+    assert row["(b) - rival"] == "-2.0 [-2.0, -2.0], t [-2.0, -2.0] (tri_d, seeds 3-5)"
+    assert row["(b) recipe"] == "82.0 ± 1.0", "the row itself stays with its own seeds"
+
+
+def test_few_unseen_images_are_shown_one_by_one(tmp_path: Path) -> None:
+    cells = write(tmp_path / "cells", *(record("dsu", seed, 60.0 + seed) for seed in (0, 1, 3)))
+    text = report(cells)
+    assert "Image by image, disc, over the seeds:" in text
+    assert "| method | seeds | b | c |" in text
+    assert "| dsu | 0-1, 3 | 61.3 ± 1.5 | 63.3 ± 1.5 |" in text
+    many = record("dsu", 0, 60.0)
+    many["dice"]["far"]["disc"] = {str(image): 50.0 for image in range(methods.FEW_IMAGES + 1)}
+    assert "Image by image" not in report(write(tmp_path / "many", many))
 
 
 def test_two_records_of_one_cell_are_not_pooled(tmp_path: Path) -> None:
