@@ -86,6 +86,7 @@ VARIANTS: dict[str, Variant] = {
     "weight_double": Variant("weight of the hard loss", "2", {"hard_weight": 2.0}),
     "consistency": Variant("consistency", "10 times JS divergence", {"consistency_weight": 10.0}),
     "joint": Variant("flows", "joint", training={"phase2:joint_statistics": True}),
+    "unclipped": Variant("flows", "samples not clipped", training={"phase2:clip_to_envelope": False}),
     "scratch": Variant("start", "from scratch", training={"phase3:warm_start": False}, with_baseline=True),
     "constant_rate": Variant(
         "schedule", "constant rate", training={"phase3:lr_schedule": "constant"}, with_baseline=True

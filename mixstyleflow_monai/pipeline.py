@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixstyleflow_monai import bundle_paths, bundle_runs
-from mixstyleflow_monai.artifacts import differences, manifest_path, read_manifest, sha256_file, write_json
+from mixstyleflow_monai.artifacts import differences, sha256_file, write_json
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.bundle_runs import (
     MODEL,
@@ -23,6 +22,7 @@ from mixstyleflow_monai.bundle_runs import (
     join_evaluations,
 )
 from mixstyleflow_monai.data.dataset_description import check_files, read_json
+from mixstyleflow_monai.done_phases import check_done, is_done
 from mixstyleflow_monai.evaluation.summary import BASELINE
 from mixstyleflow_monai.option_numbers import is_expression
 from mixstyleflow_monai.options import (
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from mixstyleflow_monai.data.dataset_description import DatasetDescription
     from mixstyleflow_monai.tracking import WholeRun
 
-logger = logging.getLogger(__name__)
 OTHER_FOLDER = "Give another --output_dir, or move the file away."
 # What a run may go on with differently: where and in what portions it computes, and how often it shows or saves.
 RESOURCE_IDS = ("device", "cache_rate", "preview_interval", "checkpoint_interval")
@@ -123,8 +122,12 @@ def run(
     request = _request(root, description.sha256, seed, overlays, by_phase)
     with only_one(out):
         _check_same_request(out, request)
+        _check_done(root, out, steps, description.sha256)
+        write_json(out / REQUEST_FILE, request)
         with _tracked(tracking, out, description, request, by_phase) as whole:
             for step in steps:
+                # Again: what it was made from may have been trained to its end just now.
+                _check_done(root, out, [step], description.sha256)
                 _train(root, out, step, whole, tracking)
             for step in (evaluated := [step for step in steps if step.phase != 2]):
                 _evaluate(root, out, step, description, whole, case_pictures=case_pictures)
@@ -243,6 +246,17 @@ def _settings(root: Path, step: Step) -> dict[str, Any]:
     return settings | dict(step.overrides)
 
 
+def _check_done(root: Path, out: Path, steps: Sequence[Step], dataset_sha256: str) -> None:
+    """Check the finished trainings among the steps: they are of these settings, and of what is there before them."""
+    anew = [out / step.name for step in steps if not any((out / step.name / "checkpoints").glob("*.pt"))]
+    for step in steps:
+        artifact = out / step.name / step.artifact
+        if is_done(artifact):
+            settings = _settings(root, step)
+            begun = not {Path(str(settings.get(name))) for name in ("phase1_dir", "phase2_dir")} & set(anew)
+            check_done(artifact, settings, dataset_sha256, begun=begun)
+
+
 def _request(
     root: Path, dataset_sha256: str, seed: int, overlays: Sequence[str], by_phase: Mapping[int, Mapping[str, Any]]
 ) -> dict[str, Any]:
@@ -285,7 +299,6 @@ def _check_same_request(out: Path, request: Mapping[str, Any]) -> None:
                 f"{out}: holds a run with other settings ({'; '.join(different)}). Use the same settings to go on, or "
                 "another --output_dir for a new run."
             )
-    write_json(path, request)
 
 
 def _flat(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -326,8 +339,8 @@ def _tracked(
 
 def _train(root: Path, out: Path, step: Step, whole: WholeRun | None = None, tracking: str | None = None) -> None:
     folder = out / step.name
-    if _is_done(folder / step.artifact):
-        logger.info("%s is done, skipped", folder)
+    if is_done(folder / step.artifact):
+        print(f"{folder} is done, skipped", flush=True)
         if whole is not None:
             whole.finished_phase(folder, folder / step.artifact)
         return
@@ -345,16 +358,6 @@ def _phase_run(
     if whole is not None:
         return whole.phase(folder)
     return nullcontext({"tracking": tracking} if tracking not in (None, "mlflow") else {})
-
-
-def _is_done(artifact: Path) -> bool:
-    """True if the artifact and its manifest belong together: both are written at the very end of a training."""
-    if not artifact.is_file() or not manifest_path(artifact).is_file():
-        return False
-    try:
-        return bool(read_manifest(artifact))
-    except ValueError:  # stopped between the two, or damaged since: the training goes on from its checkpoint
-        return False
 
 
 def _evaluate(

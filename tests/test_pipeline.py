@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mixstyleflow_monai import bundle_runs, pipeline
+from mixstyleflow_monai.artifacts import manifest_path, sha256_file, write_json
 from mixstyleflow_monai.bundle_paths import bundles_dir
 from mixstyleflow_monai.cli import main
 from mixstyleflow_monai.options import overrides_by_phase
@@ -102,6 +103,60 @@ def test_other_settings_in_the_same_folder_are_refused(finished: Path, dataset_d
         pipeline.run(str(dataset_dir), str(finished), seed=4, baseline=True, **SMALL)
     with pytest.raises(ValueError, match=r"\(phase 1, max_epochs: was 1, now 2; phase 2, max.*another --output_dir"):
         pipeline.run(str(dataset_dir), str(finished), seed=3, **{**SMALL, "max_epochs": 2})
+
+
+@pytest.mark.slow
+def test_finished_trainings_of_other_settings_are_not_taken_for_ones_own(
+    finished: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    for name in ("run.json", "evaluation.json", "evaluation.csv", "report.html"):
+        (copy / name).unlink()
+    refused = r"copy.phase1: holds a finished training with other settings \(seed: was 3, now 4\).*another --output_dir"
+    with pytest.raises(ValueError, match=refused):
+        pipeline.run(str(dataset_dir), str(copy), seed=4, **SMALL)
+    with pytest.raises(
+        ValueError, match=r"phase1.*image_size: was \[32, 32\], now \[48, 48\]; max_epochs: was 1, now 2"
+    ):
+        pipeline.run(str(dataset_dir), str(copy), seed=3, **{**SMALL, "image_size": [48, 48], "max_epochs": 2})
+    assert not (copy / "run.json").exists(), "nothing is asked for by a refused command"
+    # Of the same settings they may have been trained one by one.
+    pipeline.run(str(dataset_dir), str(copy), seed=3, baseline=True, **SMALL)
+    assert len(json.loads((copy / "evaluation.json").read_text())) == 3
+
+
+@pytest.mark.slow
+def test_what_was_made_from_another_training_is_not_put_beside_this_one(
+    finished: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    before = (copy / "run.json").read_bytes()
+    (copy / "phase1").rename(tmp_path / "away")
+    with pytest.raises(
+        ValueError, match=r"copy.phase2: was made from .*phase1.models.model.pt, which is not there and"
+    ):
+        pipeline.run(str(dataset_dir), str(copy), seed=3, **SMALL, **{"phase1:learning_rate": 0.003})
+    assert (copy / "run.json").read_bytes() == before
+    # Another network with a manifest of its own, as a training with other epochs leaves it.
+    (tmp_path / "away").rename(copy / "phase1")
+    model = copy / "phase1" / "models" / "model.pt"
+    with model.open("ab") as stream:
+        stream.write(b"0")
+    manifest = json.loads(manifest_path(model).read_text())
+    write_json(manifest_path(model), {**manifest, "sha256": sha256_file(model)})
+    with pytest.raises(
+        ValueError, match=r"copy.phase2: was made from another .*model.pt \(.*remove .*phase2 to make it"
+    ):
+        pipeline.run(str(dataset_dir), str(copy), seed=3, baseline=True, **SMALL)
+    # From elsewhere, a baseline would start from another network than the Phase III beside it.
+    elsewhere, alone = tmp_path / "elsewhere", tmp_path / "alone"
+    shutil.copytree(copy / "phase1", elsewhere)
+    shutil.copytree(copy / "phase3", alone / "phase3")
+    phase3 = {name: SMALL[name] for name in ("batch_size", "epoch_length", "max_epochs")}
+    with pytest.raises(ValueError, match=r"alone.phase3: was made from another .*elsewhere.models.model.pt"):
+        pipeline.run(str(dataset_dir), str(alone), phases=3, seed=3, baseline=True, phase1_dir=str(elsewhere), **phase3)
 
 
 def test_dataset_mistake_is_one_message_and_exit_code_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,18 +325,22 @@ def test_options_of_a_phase_that_has_not_begun_may_change(tmp_path: Path) -> Non
         by_phase = overrides_by_phase(bundles_dir(), options, pipeline.run)
         return pipeline._request(bundles_dir(), "abc", 0, (), by_phase)
 
-    pipeline._check_same_request(tmp_path, request(batch_size=8))
+    def go_on(request: dict[str, Any]) -> None:
+        pipeline._check_same_request(tmp_path, request)
+        write_json(tmp_path / pipeline.REQUEST_FILE, request)
+
+    go_on(request(batch_size=8))
     (tmp_path / "phase1" / "checkpoints").mkdir(parents=True)
     (tmp_path / "phase1" / "checkpoints" / "a.pt").touch()
     smaller = request(batch_size=8, **{"phase3:batch_size": 4})
-    pipeline._check_same_request(tmp_path, smaller)
+    go_on(smaller)
     with pytest.raises(ValueError, match="holds a run with other settings"):
-        pipeline._check_same_request(tmp_path, request(batch_size=6))
+        go_on(request(batch_size=6))
     (tmp_path / "baseline" / "models").mkdir(parents=True)
     (tmp_path / "baseline" / "models" / "model.pt").touch()
     with pytest.raises(ValueError, match=r"phase 3.*another --output_dir"):
-        pipeline._check_same_request(tmp_path, request(batch_size=8))
-    pipeline._check_same_request(tmp_path, smaller)
+        go_on(request(batch_size=8))
+    go_on(smaller)
 
 
 @pytest.mark.slow
