@@ -56,6 +56,24 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def check_writable(**folders: str | os.PathLike[str]) -> None:
+    """Refuse folders that cannot be written, before hours of work that would end there. Nothing is made.
+
+    Args:
+        **folders: by option.
+
+    Raises:
+        ValueError: the folder, or the first one above it that is there, is no folder or cannot be written.
+    """
+    for name, folder in folders.items():
+        path = Path(folder).resolve()
+        there = next(above for above in (path, *path.parents) if above.exists())
+        if not there.is_dir():
+            raise ValueError(f"--{name} {folder}: {there} is a file. Give a folder.")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise ValueError(f"--{name} {folder}: {there} cannot be written. Give another folder, or its permissions.")
+
+
 def save_tensors(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
     """Write ``content`` with ``torch.save``, atomically; the same content gives the same bytes.
 
@@ -103,7 +121,7 @@ def write_manifest(
         sources[name] = {"file": Path(path).name, "sha256": digest}
         ancestors.append(digest)
         if manifest_path(path).exists():
-            ancestors += json.loads(manifest_path(path).read_text(encoding="utf-8")).get("ancestors", [])
+            ancestors += _read_object(manifest_path(path)).get("ancestors", [])
     content = {
         "format": MANIFEST_FORMAT,
         "kind": kind,
@@ -125,7 +143,7 @@ def read_manifest(artifact: str | os.PathLike[str], *, kind: str | None = None) 
 
     Raises:
         FileNotFoundError: the artifact or its manifest is missing.
-        ValueError: another kind of artifact, or the file is not the one that the manifest describes.
+        ValueError: no manifest, another kind of artifact, or the file is not the one that the manifest describes.
     """
     path = manifest_path(artifact)
     if not Path(artifact).is_file():
@@ -135,7 +153,7 @@ def read_manifest(artifact: str | os.PathLike[str], *, kind: str | None = None) 
             f"{path}: no such file. Copy the manifest together with {Path(artifact).name}; without it nobody can tell "
             "what the artifact was trained on."
         )
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content = _read_object(path)
     if kind is not None and content.get("kind") != kind:
         raise ValueError(f"{artifact}: this is a {content.get('kind')!r}, expected a {kind!r}. Give the right file.")
     found = sha256_file(artifact)
@@ -144,6 +162,16 @@ def read_manifest(artifact: str | os.PathLike[str], *, kind: str | None = None) 
             f"{artifact}: SHA-256 {found} differs from {content.get('sha256')} in {path.name}. The file was replaced "
             "or damaged; restore it or run its phase again."
         )
+    return content
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is no valid JSON ({error}). Restore it, or run its phase again.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: is no manifest, a JSON object. Restore it, or run its phase again.")
     return content
 
 

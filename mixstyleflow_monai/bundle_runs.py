@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mixstyleflow_monai.artifacts import atomic_path, sha256_file, write_json
+from mixstyleflow_monai.artifacts import atomic_path, check_writable, sha256_file, write_json
 from mixstyleflow_monai.bundle_errors import record_factory
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, check_no_hash
 from mixstyleflow_monai.data.dataset_description import SPLITS, DatasetDescription
@@ -37,11 +37,12 @@ def check_places(out: Path, description: DatasetDescription, **others: Path) -> 
         **others: further paths that configurations get, by option.
 
     Raises:
-        ValueError: ``out`` is the folder of the data set, or there is a ``#`` in a path.
+        ValueError: ``out`` is the folder of the data set or cannot be written, or there is a ``#`` in a path.
     """
     check_no_hash(dataset_dir=description.path, output_dir=out, **others)
     if out == description.path.parent.resolve():
         raise ValueError(f"--output_dir {out}: is the data set's own folder. Give another one.")
+    check_writable(output_dir=out)
 
 
 def run_bundle(files: list[str], settings: dict[str, Any]) -> None:
@@ -86,12 +87,16 @@ def is_evaluated(folder: Path, model: Path, dataset_sha256: str, split: str = SP
     path = folder / TABLES[0]
     if not path.is_file() or not path.with_suffix(".csv").is_file():
         return False
-    record = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # damaged: it is made anew
+        return False
     return bool(
-        record["model_sha256"] == sha256_file(model)
+        isinstance(record, dict)
+        and record.get("model_sha256") == sha256_file(model)
         # Records of earlier versions have no split; there was one only.
         and record.get("split", SPLITS[-1]) == split
-        and record["dataset_sha256"] == dataset_sha256
+        and record.get("dataset_sha256") == dataset_sha256
     )
 
 
@@ -107,6 +112,7 @@ def evaluate_model(root: Path, phase: int, dataset: str, folder: Path, **options
     """
     bundle = root / PHASE_BUNDLES[phase]
     settings = {"dataset_dir": dataset, "output_dir": str(folder), "bundle_root": str(bundle), "show_table": False}
+    settings["replace"] = True  # what a run's own folders hold is the run's
     run_bundle([str(bundle / "configs" / "evaluate.json")], {**settings, **options})
 
 

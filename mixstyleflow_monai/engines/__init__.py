@@ -1,5 +1,6 @@
 """Engines: MONAI trainers of the phases and the Ignite handlers they use."""
 
+from mixstyleflow_monai.artifacts import check_writable
 from mixstyleflow_monai.engines.computation import SegmentationEvaluator, check_computation, flag, place_network
 from mixstyleflow_monai.engines.distributed import (
     end_processes,
@@ -31,6 +32,7 @@ from mixstyleflow_monai.engines.schedules import learning_rate_schedule
 from mixstyleflow_monai.engines.segmentation_trainer import DualDecoderTrainer, denoising_input
 from mixstyleflow_monai.engines.semantic_losses import SemanticLosses
 from mixstyleflow_monai.engines.shifted_validation import ShiftedValidation
+from mixstyleflow_monai.engines.starting import check_resumable
 from mixstyleflow_monai.engines.style_flow_trainer import (
     StyleFlowEvaluator,
     StyleFlowTrainer,
@@ -74,8 +76,10 @@ __all__ = [
     "WeightAverage",
     "check_computation",
     "check_numbers",
+    "check_resumable",
     "check_resumed_network",
     "check_training_data",
+    "check_writable",
     "copy_network",
     "denoising_input",
     "end_processes",

@@ -80,10 +80,15 @@ class ResumableCheckpoint(CheckpointSaver):
         super().attach(engine)
 
     def _remove_abandoned(self, engine: Any) -> None:
-        """Remove checkpoints ahead of this training: after a new start the next resume would take them for its own."""
+        """Remove checkpoints ahead of this training: after a new start the next resume would take them for its own.
+
+        That of an earlier process is removed once this one has saved; ignite knows its own files only.
+        """
         for epoch, path in _checkpoints(self.save_dir):
             if epoch > engine.state.epoch and is_first():
                 path.unlink()
+            elif self._interval_checkpoint is not None and self._interval_checkpoint.n_saved == 1:
+                self._interval_checkpoint.save_handler.remove(path.name)
 
 
 class _WholeFiles(BaseSaveHandler):

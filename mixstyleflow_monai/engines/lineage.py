@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import mixstyleflow_monai
 from mixstyleflow_monai.artifacts import (
     atomic_path,
@@ -24,6 +22,7 @@ from mixstyleflow_monai.artifacts import (
 from mixstyleflow_monai.data import DatasetDescription, Task, check_headers
 from mixstyleflow_monai.data.dataset_description import EVERY_SPLIT, SPLITS
 from mixstyleflow_monai.engines.handlers import latest_checkpoint
+from mixstyleflow_monai.engines.starting import read_checkpoint
 from mixstyleflow_monai.flows import StyleFlowBank
 
 ADDED_SETTINGS = {
@@ -132,7 +131,23 @@ def check_training_data(
             f"{description.path}: {len(leaked)} test cases, among them {leaked[:3]}, were trained on or validated with "
             f"by {model_path}. The split is another one than at training; use that data set, or train phase 1 on this."
         )
+    _check_training_ids(model_path, manifest, description)
     return check_headers(description)
+
+
+def _check_training_ids(
+    model_path: str | os.PathLike[str], manifest: Mapping[str, Any], description: DatasetDescription
+) -> None:
+    """Raise if source test cases have the ids of training cases: imported anew, with another crop, the files differ."""
+    # A manifest in a packed bundle counts its cases only.
+    trained = {case for cases in manifest.get("cases", {}).values() if isinstance(cases, list) for case in cases}
+    known = [case.id for case in description.select("test", description.source_domain) if case.id in trained]
+    if known:
+        raise ValueError(
+            f"{description.path}: {len(known)} source test cases, among them {known[:3]}, have the ids of cases that "
+            f"{model_path} was trained on or validated with, though their files differ. If they are the same images, "
+            "written anew, use the data set of the training, or train phase 1 on this; if not, give them other ids."
+        )
 
 
 class TrainingIdentity:
@@ -253,7 +268,7 @@ def check_resumed_network(source: str | os.PathLike[str], checkpoint_dir: str | 
 
 
 def _identity(checkpoint: str) -> dict[str, str]:
-    identity: dict[str, str] = torch.load(checkpoint, map_location="cpu", weights_only=True).get("identity", {})
+    identity: dict[str, str] = read_checkpoint(checkpoint).get("identity", {})
     return identity
 
 

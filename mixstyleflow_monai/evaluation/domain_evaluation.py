@@ -14,8 +14,9 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from torch import Tensor
 
-from mixstyleflow_monai.artifacts import write_json
+from mixstyleflow_monai.artifacts import differences, write_json
 from mixstyleflow_monai.data import RegionEncoding
+from mixstyleflow_monai.data.dataset_description import read_json
 from mixstyleflow_monai.evaluation.metrics import CaseResult, dice_percent, surface_distance
 from mixstyleflow_monai.evaluation.summary import Record, print_table, summarise, write_cases
 from mixstyleflow_monai.processes import gather_objects, is_first
@@ -41,6 +42,7 @@ class DomainEvaluation:
         seed: of the training.
         facts: further entries of the record.
         show_table: print the table at the end.
+        replace: whether the evaluation of another data set or split may be replaced.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class DomainEvaluation:
         seed: int = 0,
         facts: Mapping[str, Any] | None = None,
         show_table: bool = True,
+        replace: bool = True,
     ) -> None:
         self.encoding = encoding
         self.source_domain = source_domain
@@ -61,6 +64,7 @@ class DomainEvaluation:
         self.seed = seed
         self.facts = dict(facts or {})
         self.show_table = show_table
+        self.replace = replace
         self.results: list[CaseResult] = []
         self.record: Record = {}
 
@@ -72,6 +76,26 @@ class DomainEvaluation:
 
     def _start(self, engine: Any) -> None:
         self.results = []
+        if not self.replace:
+            self._check_other()
+
+    def _check_other(self) -> None:
+        """Refuse to write over the evaluation of another data set or split, before anything is computed."""
+        path = self.output_dir / "evaluation.json"
+        if not path.is_file():
+            return
+        then = read_json(path, remedy="Move it away, or give another --output_dir.")
+        if not isinstance(then, dict):
+            raise ValueError(
+                f"{path}: is no evaluation of one training, and would be replaced. Give another --output_dir."
+            )
+        names = [name for name in ("dataset_sha256", "split") if name in self.facts and name in then]
+        different = differences({name: then[name] for name in names}, {name: self.facts[name] for name in names}, 20)
+        if different:
+            raise ValueError(
+                f"{path}: holds another evaluation ({'; '.join(different)}), which would be replaced. Give another "
+                "--output_dir, with --ckpt_path for the model that is here, or --replace true."
+            )
 
     def _collect(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from mixstyleflow_monai.artifacts import read_manifest, write_manifest
+from mixstyleflow_monai.artifacts import case_counts, manifest_path, read_manifest, write_json, write_manifest
 from mixstyleflow_monai.data import Case, DatasetDescription, Task
 from mixstyleflow_monai.engines import (
     TrainingIdentity,
@@ -132,6 +133,23 @@ def test_images_of_the_training_are_no_test_cases_of_another_split(
     other = description(tmp_path, {"a": "test", "b": "test", "c": "train", "far1": "test"})
     with pytest.raises(ValueError, match=r"2 test cases, among them \['a', 'b'\], were trained on"):
         check_training_data(model, other)
+
+
+def test_images_of_the_training_written_anew_are_known_by_their_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixstyleflow_monai.engines.lineage.check_headers", lambda found: found)
+    split = {"a": "train", "b": "validation", "c": "test", "far1": "test"}
+    model = write_trained(tmp_path / "model.pt", description(tmp_path, split))
+    cropped = description(tmp_path, {"a": "test", "b": "train", "c": "test", "far1": "test"})
+    anew = [replace(case, sha256={"image": f"cropped {case.id}"}) for case in cropped.cases]
+    cropped = replace(cropped, cases=tuple(anew))
+    with pytest.raises(ValueError, match=r"1 source test cases, among them \['a'\], have the ids of .*other ids"):
+        check_training_data(model, cropped)
+    # A packed network counts its cases only.
+    manifest = read_manifest(model)
+    write_json(manifest_path(model), {**manifest, "cases": case_counts(manifest)})
+    assert check_training_data(model, cropped) is cropped
 
 
 def test_another_source_domain_is_refused_with_the_remedy(tmp_path: Path) -> None:
