@@ -62,6 +62,8 @@ def similar_name(path: Path) -> str:
         return ""
     wanted = _plain(path.name)
     found = next((name for name in sorted(os.listdir(path.parent)) if _plain(name) == wanted), None)
+    if path.is_dir():
+        return ", but a folder of this name"
     return f", but {found} (other upper and lower case, or accents written otherwise)" if found else ""
 
 

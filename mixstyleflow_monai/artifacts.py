@@ -147,7 +147,10 @@ def read_manifest(artifact: str | os.PathLike[str], *, kind: str | None = None) 
     """
     path = manifest_path(artifact)
     if not Path(artifact).is_file():
-        raise FileNotFoundError(f"{artifact}: no such file. Run the phase that makes it, or give its folder.")
+        raise FileNotFoundError(
+            f"{artifact}: no such file. Run the phase that makes it, or give its "
+            "folder (--phase1_dir, --phase2_dir; to evaluate or infer, the model itself with --ckpt_path)."
+        )
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such file. Copy the manifest together with {Path(artifact).name}; without it nobody can tell "

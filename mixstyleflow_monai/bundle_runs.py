@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mixstyleflow_monai.artifacts import atomic_path, check_writable, sha256_file, write_json
-from mixstyleflow_monai.bundle_errors import record_factory
+from mixstyleflow_monai.bundle_errors import is_mistake, record_factory, root_cause
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES, check_no_hash
 from mixstyleflow_monai.data.dataset_description import SPLITS, DatasetDescription
 
@@ -73,13 +73,17 @@ def for_monai(value: Any) -> Any:
 
 @contextmanager
 def short_interrupts() -> Iterator[None]:
-    """Log that a training was stopped without a traceback, which MONAI would log once for every engine."""
+    """Log a stop or a user's mistake without the traceback, which MONAI would log once for every engine."""
     factory = logging.getLogRecordFactory()
-    logging.setLogRecordFactory(record_factory(lambda error: isinstance(error, KeyboardInterrupt | SystemExit)))
+    logging.setLogRecordFactory(record_factory(_is_told_elsewhere))
     try:
         yield
     finally:
         logging.setLogRecordFactory(factory)
+
+
+def _is_told_elsewhere(error: BaseException) -> bool:
+    return isinstance(error, KeyboardInterrupt | SystemExit) or is_mistake(root_cause(error))
 
 
 def is_evaluated(folder: Path, model: Path, dataset_sha256: str, split: str = SPLITS[-1]) -> bool:

@@ -27,6 +27,24 @@ def is_done(artifact: Path) -> bool:
         return False
 
 
+def check_finished(trainings: Mapping[Path, Mapping[str, Any]], dataset_sha256: str) -> None:
+    """Check those trainings that are finished: they are of these settings, and of what is there before them.
+
+    Args:
+        trainings: what each leaves -> merged top level of its configuration.
+        dataset_sha256: of the data set's description.
+
+    Raises:
+        ValueError: as `check_done`.
+    """
+    folders = {artifact.parent.parent for artifact in trainings}
+    anew = {folder for folder in folders if not any((folder / "checkpoints").glob("*.pt"))}
+    for artifact, settings in trainings.items():
+        if is_done(artifact):
+            before = {Path(str(settings.get(name))) for name in ("phase1_dir", "phase2_dir")}
+            check_done(artifact, settings, dataset_sha256, begun=not before & anew)
+
+
 def check_done(artifact: Path, settings: Mapping[str, Any], dataset_sha256: str, *, begun: bool = True) -> None:
     """Refuse a finished training that is not the one asked for, or of which another training is the origin by now.
 

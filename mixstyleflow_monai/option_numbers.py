@@ -45,7 +45,7 @@ class Rule:
     def __str__(self) -> str:
         number = "a whole number" if self.whole else "a number"
         number = "an even number" if self.multiple == 2 else number
-        limit = f" and at most {self.most:g}" if math.isfinite(self.most) else ""
+        limit = f" and at most {self.most:.10g}" if math.isfinite(self.most) else ""
         return f"{number} {'above' if self.above else 'of at least'} {self.least:g}{limit}" + " or null" * self.optional
 
 
@@ -58,7 +58,8 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("batch_size", _PAIRS),
     ("batch_size", Rule(phases=(2,))),
     ("statistics_batch_size", Rule(least=2, multiple=2)),
-    *((name, Rule(least=0)) for name in ("seed", "num_workers")),
+    ("seed", Rule(least=0, most=2**32 - 1)),  # what NumPy takes
+    ("num_workers", Rule(least=0)),
     *((name, Rule(whole=False, least=0, above=True)) for name in ("learning_rate", "gradient_clip")),
     *((name, Rule(whole=False, least=0)) for name in ("noise_std", "reconstruction_weight")),
     ("cache_rate", Rule(whole=False, least=0, most=1)),

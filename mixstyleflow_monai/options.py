@@ -167,6 +167,9 @@ def _check_computing(settings: Mapping[str, Any], description: DatasetDescriptio
     for name in ("stylizer", "selection_stylizer", "perturbation"):
         if not isinstance(given.get(name), Mapping | None):
             raise ValueError(f"{name}={given[name]!r}: expected null, or an object with _target_ in an overlay.")
+    for name in ("task", "network_def", "optimizer", "lr_scheduler", "averaging", "facts", "identity", "train"):
+        if not isinstance(given.get(name, {}), Mapping):
+            raise ValueError(f"{name}={given[name]!r}: expected an object, such as with _target_, in an overlay.")
 
 
 def check_style_levels(flows: Mapping[str, Any], styles: Mapping[str, Any]) -> None:

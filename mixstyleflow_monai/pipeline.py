@@ -22,7 +22,7 @@ from mixstyleflow_monai.bundle_runs import (
     join_evaluations,
 )
 from mixstyleflow_monai.data.dataset_description import check_files, read_json
-from mixstyleflow_monai.done_phases import check_done, is_done
+from mixstyleflow_monai.done_phases import check_finished, is_done
 from mixstyleflow_monai.evaluation.summary import BASELINE
 from mixstyleflow_monai.option_numbers import is_expression
 from mixstyleflow_monai.options import (
@@ -121,14 +121,10 @@ def run(
     _check_steps(root, steps, description)
     request = _request(root, description.sha256, seed, overlays, by_phase)
     with only_one(out):
-        _check_same_request(out, request)
-        _check_done(root, out, steps, description.sha256)
-        write_json(out / REQUEST_FILE, request)
+        _begin(root, out, steps, request)
         with _tracked(tracking, out, description, request, by_phase) as whole:
             for step in steps:
-                # Again: what it was made from may have been trained to its end just now.
-                _check_done(root, out, [step], description.sha256)
-                _train(root, out, step, whole, tracking)
+                _train(root, out, step, description.sha256, whole, tracking)
             for step in (evaluated := [step for step in steps if step.phase != 2]):
                 _evaluate(root, out, step, description, whole, case_pictures=case_pictures)
             if evaluated:
@@ -167,6 +163,13 @@ def _check_own(by_phase: Mapping[int, Mapping[str, Any]]) -> None:
             "--method: is only the name that a training records, and does not choose what is trained. For another "
             "method use `benchmark --methods`, for the training without styles --baseline."
         )
+    if by_phase.get(3, {}).get("stylizer", {}) is None:
+        raise ValueError(
+            "--stylizer null: would name a training without styles after the method. That training is the baseline: "
+            "give --baseline."
+        )
+    for name in sorted(given & {"imports", "initialize", "run", "bundle_root"}):
+        raise ValueError(f"--{name}: is what a bundle consists of, and no setting. Leave it out.")
     for name in sorted(given & {"model_dir", "model_path", "checkpoint_dir"}):
         raise ValueError(
             f"--{name}: each phase has a folder of its own below --output_dir, where the next looks for it."
@@ -246,15 +249,13 @@ def _settings(root: Path, step: Step) -> dict[str, Any]:
     return settings | dict(step.overrides)
 
 
-def _check_done(root: Path, out: Path, steps: Sequence[Step], dataset_sha256: str) -> None:
-    """Check the finished trainings among the steps: they are of these settings, and of what is there before them."""
-    anew = [out / step.name for step in steps if not any((out / step.name / "checkpoints").glob("*.pt"))]
-    for step in steps:
-        artifact = out / step.name / step.artifact
-        if is_done(artifact):
-            settings = _settings(root, step)
-            begun = not {Path(str(settings.get(name))) for name in ("phase1_dir", "phase2_dir")} & set(anew)
-            check_done(artifact, settings, dataset_sha256, begun=begun)
+def _begin(root: Path, out: Path, steps: Sequence[Step], request: Mapping[str, Any]) -> None:
+    """Check what is in the folder already, and record what is asked for."""
+    _check_same_request(out, request)
+    check_finished(
+        {out / step.name / step.artifact: _settings(root, step) for step in steps}, request["dataset_sha256"]
+    )
+    write_json(out / REQUEST_FILE, request)
 
 
 def _request(
@@ -337,8 +338,17 @@ def _tracked(
     )
 
 
-def _train(root: Path, out: Path, step: Step, whole: WholeRun | None = None, tracking: str | None = None) -> None:
+def _train(
+    root: Path,
+    out: Path,
+    step: Step,
+    dataset_sha256: str,
+    whole: WholeRun | None = None,
+    tracking: str | None = None,
+) -> None:
+    # Again: what it was made from may have been trained to its end just now.
     folder = out / step.name
+    check_finished({folder / step.artifact: _settings(root, step)}, dataset_sha256)
     if is_done(folder / step.artifact):
         print(f"{folder} is done, skipped", flush=True)
         if whole is not None:

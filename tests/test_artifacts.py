@@ -12,6 +12,7 @@ import torch
 from mixstyleflow_monai.artifacts import (
     atomic_path,
     check_same_sources,
+    check_writable,
     git_commit,
     manifest_path,
     read_manifest,
@@ -88,6 +89,29 @@ def test_changed_artifact_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"two")
     with pytest.raises(ValueError, match=r"model.pt: SHA-256 .* differs from .* in model.manifest.json"):
         read_manifest(path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_damaged_manifest_is_named(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"one")
+    (tmp_path / "model.manifest.json").write_text(content)
+    with pytest.raises(ValueError, match=r"model\.manifest\.json: is no .*run its phase again"):
+        read_manifest(path)
+
+
+def test_folders_that_cannot_be_written_are_refused_and_none_is_made(tmp_path: Path) -> None:
+    check_writable(output_dir=tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"--output_dir .*file.x: .*file is a file\. Give a folder"):
+        check_writable(output_dir=tmp_path / "file" / "x")
+
+
+def test_a_folder_without_permission_is_told_by_its_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # whoever is root may write anywhere
+    with pytest.raises(ValueError, match=r"--prediction_dir .*x: .* cannot be written\. Give another folder"):
+        check_writable(prediction_dir=tmp_path / "x")
 
 
 def test_missing_files_and_wrong_kind_are_named(tmp_path: Path) -> None:

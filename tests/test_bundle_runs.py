@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from mixstyleflow_monai.bundle_runs import run_bundle, short_interrupts
+from mixstyleflow_monai.bundle_runs import is_evaluated, run_bundle, short_interrupts
 
 
 @pytest.mark.parametrize(
-    ("error", "is_short"), [(KeyboardInterrupt(), True), (SystemExit(143), True), (ValueError(), False)]
+    ("error", "is_short"),
+    [(KeyboardInterrupt(), True), (SystemExit(143), True), (ValueError(), True), (TypeError(), False)],
 )
-def test_only_being_stopped_is_logged_without_a_traceback(
+def test_only_stops_and_mistakes_are_logged_without_a_traceback(
     error: BaseException, is_short: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = logging.getLogRecordFactory()
@@ -26,6 +27,13 @@ def test_only_being_stopped_is_logged_without_a_traceback(
     (record,) = caplog.records
     assert (record.exc_info is None) == is_short
     assert logging.getLogRecordFactory() is before
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_evaluation_is_made_anew(content: str, tmp_path: Path) -> None:
+    for name, text in (("evaluation.json", content), ("evaluation.csv", ""), ("model.pt", "")):
+        (tmp_path / name).write_text(text)
+    assert not is_evaluated(tmp_path, tmp_path / "model.pt", "abc")
 
 
 def test_none_switches_off_what_the_configuration_has(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class Task:
             raise ValueError(f"image_size={list(pixels)}: expected two whole numbers of pixels, multiples of 16.")
         size = tuple(int(n) for n in pixels)
         if len(size) != 2 or any(n < 16 or n % 16 for n in size):
-            padded = [max(16, (n + 15) // 16 * 16) for n in size]
+            padded = [max(16, (n + 15) // 16 * 16) for n in (size if len(size) == 2 else (224, 224))]
             raise ValueError(
                 f"image_size={list(size)}: expected two multiples of 16 (the encoder halves the size four times). "
                 f"Use {padded}."

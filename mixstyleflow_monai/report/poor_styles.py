@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 POOR_PSNR = 14.0
@@ -21,12 +22,14 @@ def poor_styles(numbers: Mapping[str, float | None]) -> list[tuple[str, str]]:
     """
     found = []
     psnr = numbers.get("reconstruction_psnr")
-    if psnr is not None and psnr < POOR_PSNR:
+    if psnr is not None and math.isnan(psnr):
+        found.append(("the reconstruction is not finite: training diverged", "lower the learning rate"))
+    elif psnr is not None and psnr < POOR_PSNR:
         found.append(
             (
                 f"reconstruction PSNR {psnr:.1f} dB is below {POOR_PSNR:.0f} dB, worse than any that was measured: the "
                 "image decoder may lose the anatomy that stylised images should keep",
-                "look at the panels; train phase 1 longer or at a larger image_size",
+                "train phase 1 longer or at a larger image_size",
             )
         )
     plain, stylised = numbers.get("plain_dice"), numbers.get("stylised_dice")

@@ -82,12 +82,14 @@ class FlowStyleMix(LevelStyleMix):
             )
         if temperatures is not None and not isinstance(temperatures, Mapping):
             raise ValueError(f"temperatures={temperatures!r}: expected a number a level, such as {{'2':3.5,'3':2.5}}.")
-        chosen = {int(level): float(t) for level, t in (temperatures or {}).items()}
-        unknown = sorted(set(chosen) - set(bank.levels))
-        if unknown or not all(math.isfinite(t) and t > 0 for t in chosen.values()):
+        try:
+            chosen = {int(level): float(t) for level, t in (temperatures or {}).items()}
+        except (TypeError, ValueError):
+            chosen = {0: math.nan}
+        if not set(chosen) <= set(bank.levels) or not all(math.isfinite(t) and t > 0 for t in chosen.values()):
             raise ValueError(
-                f"temperatures={dict(chosen)}: expected positive numbers for levels among {sorted(bank.levels)}, "
-                "the levels that the flow bank has."
+                f"temperatures={dict(temperatures or {})}: expected positive numbers for levels among "
+                f"{sorted(bank.levels)}, the levels that the flow bank has."
             )
         # A tuple hides the bank from nn.Module: flows must not be trained, moved to train mode or exported with us.
         bank.eval().requires_grad_(False)

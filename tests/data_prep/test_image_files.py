@@ -205,3 +205,8 @@ def test_a_name_that_only_looks_the_same_is_found(wanted: str, there: str, found
     (tmp_path / there).touch()
     assert (f", but {there} (" in similar_name(tmp_path / wanted)) == found
     assert similar_name(tmp_path / "nowhere" / wanted) == ""
+
+
+def test_folder_of_the_name_of_a_missing_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.png").mkdir()
+    assert similar_name(tmp_path / "x.png") == ", but a folder of this name"

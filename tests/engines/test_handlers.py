@@ -16,6 +16,7 @@ from mixstyleflow_monai.engines import (
     BestModel,
     PublishModel,
     ResumableCheckpoint,
+    ResumeCheckpoint,
     latest_checkpoint,
     load_network,
     save_state_dict,
@@ -108,6 +109,18 @@ def test_checkpoint_before_stays_until_the_next_one_is_whole(tmp_path: Path, mon
         engine.run([0], max_epochs=4)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_epoch=2.pt"]
     assert torch.load(tmp_path / "checkpoint_epoch=2.pt", weights_only=True)["trainer"]["iteration"] == 2
+
+
+def test_checkpoint_of_the_process_before_goes_with_the_next_save(tmp_path: Path) -> None:
+    network = nn.Linear(1, 1)
+    for epochs in (2, 3):
+        engine = Engine(lambda engine, batch: None)
+        last = latest_checkpoint(tmp_path)
+        if last:
+            ResumeCheckpoint(last, {"model": network}).attach(engine)
+        ResumableCheckpoint(str(tmp_path), {"model": network}, save_interval=1, n_saved=1).attach(engine)
+        engine.run([0], max_epochs=epochs)
+        assert [path.name for path in tmp_path.iterdir()] == [f"checkpoint_epoch={epochs}.pt"]
 
 
 def test_load_network_round_trip(tmp_path: Path) -> None:

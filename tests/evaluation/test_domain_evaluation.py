@@ -67,3 +67,19 @@ def test_handler_writes_json_csv_and_metrics(tmp_path: Path) -> None:
     assert record["method"] == "mixstyleflow"
     assert engine.state.metrics["unseen_dice"] == 0.0
     assert len((tmp_path / "evaluation.csv").read_text().splitlines()) == 5
+
+
+def test_evaluation_of_other_data_is_not_replaced_unless_asked(tmp_path: Path) -> None:
+    def start(facts: dict[str, str], *, replace: bool = False) -> None:
+        engine = Engine(lambda engine, item: [])
+        DomainEvaluation(ENCODING, "home", tmp_path, phase=3, facts=facts, replace=replace)._start(engine)
+
+    start({"split": "test"})
+    (tmp_path / "evaluation.json").write_text('{"split": "test", "dataset_sha256": "abc"}')
+    start({"split": "test", "dataset_sha256": "abc"})
+    start({"split": "train", "dataset_sha256": "other"}, replace=True)
+    with pytest.raises(ValueError, match=r"evaluation\.json: holds another evaluation \(split: was test, now train\)"):
+        start({"split": "train", "dataset_sha256": "abc"})
+    (tmp_path / "evaluation.json").write_text("[]")
+    with pytest.raises(ValueError, match="is no evaluation of one training"):
+        start({"split": "test"})

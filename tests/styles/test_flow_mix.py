@@ -177,6 +177,10 @@ def test_temperatures_of_a_level_can_be_changed(bank: StyleFlowBank) -> None:
         ({"alpha": float("inf")}, "alpha=inf"),
         ({"temperatures": {5: 1.0}}, r"temperatures=\{5: 1\.0\}.*levels among \[2, 3, 4\]"),
         ({"temperatures": 3.5}, r"temperatures=3\.5: expected a number a level"),
+        (
+            {"temperatures": {2: "a"}},
+            r"temperatures=\{2: 'a'\}: expected positive numbers for levels among \[2, 3, 4\]",
+        ),
         ({"temperatures": {2: 0.0}}, r"temperatures=\{2: 0\.0\}: expected positive numbers"),
         ({"temperatures": {2: float("nan")}}, r"temperatures=\{2: nan\}"),
         ({"style_per": "epoch"}, "style_per='epoch': expected one of"),
