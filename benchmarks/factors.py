@@ -204,6 +204,9 @@ def report(folder: Path = CELLS) -> str:
                 line["unseen"] = _mean_and_deviation(own["unseen"])
             else:
                 line["unseen"] = difference(cases, _label(factor, setting), _label("recipe", ""))
+            without = _label("baseline", "") if factor == "recipe" else _label(factor, f"{setting}, baseline")
+            # Trained otherwise, the recipe has another baseline.
+            line["to its own baseline"] = difference(cases, _label(factor, setting), without)
             lines.append(line)
         parts.append(markdown(pd.DataFrame(lines)).rstrip())
     return "\n\n".join(parts) + "\n"
