@@ -194,7 +194,7 @@ class DualDecoderTrainer(SupervisedTrainer):
             "step %d: non-finite gradients, skipped (%d in a row)", engine.state.iteration, self.skipped_steps
         )
         if self.skipped_steps >= self.max_skipped_steps:
-            raise RuntimeError(
+            raise ValueError(
                 f"{self.skipped_steps} steps in a row had non-finite gradients, the last with loss {loss.item()}. "
                 "Lower the learning rate or the temperatures, or check the images for non-finite values."
             )

@@ -109,7 +109,7 @@ class StyleFlowTrainer(SupervisedTrainer):
             "step %d: non-finite gradients, skipped (%d in a row)", engine.state.iteration, self.skipped_steps
         )
         if self.skipped_steps >= self.max_skipped_steps:
-            raise RuntimeError(
+            raise ValueError(
                 f"{self.skipped_steps} steps in a row had non-finite gradients, the last with loss "
                 f"{float(loss.detach())}. Lower the learning rate, or use log_scale_bound in place of clamp."
             )

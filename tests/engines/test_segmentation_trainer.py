@@ -172,7 +172,7 @@ def test_running_statistics_survive_a_forward_pass_that_overflows() -> None:
 
 def test_training_stops_after_too_many_non_finite_steps() -> None:
     trainer = make_trainer(stylizer=lambda network, images, latent: images * math.nan, max_skipped_steps=2)
-    with pytest.raises(RuntimeError, match=r"2 steps in a row had non-finite gradients.*learning rate"):
+    with pytest.raises(ValueError, match=r"2 steps in a row had non-finite gradients.*learning rate"):
         trainer.run()
 
 
