@@ -143,7 +143,7 @@ def non_finite_in_the_second() -> dict[str, Any]:
     trainer = make_trainer(network, make_loader(2, epoch_length=4), hard_pass=hard, max_skipped_steps=3)
     try:
         trainer.run()
-    except RuntimeError as error:
+    except ValueError as error:
         return {"error": str(error), "steps": trainer.state.iteration, "weights": dict(network.named_parameters())}
     return {}
 
