@@ -90,7 +90,9 @@ def main(
         for name, dataset in datasets.items():
             options = _options(name, words(methods), numbers, phase1_steps, phase3_steps)
             options |= {"jobs": jobs} | ({} if finished is None else {"reuse": str(Path(finished).resolve())})
-            code = max(code, _benchmark(dataset, root / name, options, end))
+            ended = _benchmark(dataset, root / name, options, end)
+            # A failure is told even where the time is up for the rest.
+            code = ended if code in (0, TIME_IS_UP) and ended else code
             _keep(root / name, root / "results", name)
         _write_times(root / "results", phase3_steps, jobs)
     return code
@@ -137,7 +139,8 @@ def _benchmark(dataset: Path, folder: Path, options: Mapping[str, object], end: 
     arguments = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     program = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "mixstyleflow_monai", "benchmark", *arguments])
     try:
-        return program.wait(left)
+        ended = program.wait(left)
+        return ended if ended >= 0 else 1  # ended by a signal, for want of memory for example
     except subprocess.TimeoutExpired:
         print("The time is up; the same command goes on from here.", flush=True)
         return TIME_IS_UP

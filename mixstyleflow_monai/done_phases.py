@@ -71,11 +71,11 @@ def check_done(artifact: Path, settings: Mapping[str, Any], dataset_sha256: str,
         if not option or not isinstance(settings.get(option), str):
             continue
         path = Path(settings[option]) / file
-        if not path.is_file():
+        if not is_done(path):  # damaged, it is made anew from its checkpoint
             if not begun:
                 raise ValueError(
-                    f"{folder}: was made from {path}, which is not there and would be trained anew, so that the two "
-                    f"would not belong together. Put {path.parent.parent} back, or remove {folder} as well."
+                    f"{folder}: was made from {path}, which is not there or damaged and would be trained anew, so that "
+                    f"the two would not belong together. Put {path.parent.parent} back, or remove {folder} as well."
                 )
         elif sha256_file(path) != entry["sha256"]:
             raise ValueError(

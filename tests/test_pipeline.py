@@ -127,6 +127,21 @@ def test_finished_trainings_of_other_settings_are_not_taken_for_ones_own(
 
 
 @pytest.mark.slow
+def test_damaged_network_with_its_checkpoint_is_made_anew_and_fits_what_was_made_from_it(
+    finished: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    model = copy / "phase1" / "models" / "model.pt"
+    before = model.read_bytes()
+    model.write_bytes(before[:1000])
+    ran = watch_bundles(monkeypatch)
+    pipeline.run(str(dataset_dir), str(copy), seed=3, baseline=True, **SMALL)
+    assert [name for name, _ in ran] == ["phase1/train"]
+    assert model.read_bytes() == before
+
+
+@pytest.mark.slow
 def test_what_was_made_from_another_training_is_not_put_beside_this_one(
     finished: Path, dataset_dir: Path, tmp_path: Path
 ) -> None:
@@ -134,9 +149,7 @@ def test_what_was_made_from_another_training_is_not_put_beside_this_one(
     shutil.copytree(finished, copy)
     before = (copy / "run.json").read_bytes()
     (copy / "phase1").rename(tmp_path / "away")
-    with pytest.raises(
-        ValueError, match=r"copy.phase2: was made from .*phase1.models.model.pt, which is not there and"
-    ):
+    with pytest.raises(ValueError, match=r"copy.phase2: was made from .*phase1.models.model.pt, which is not there or"):
         pipeline.run(str(dataset_dir), str(copy), seed=3, **SMALL, **{"phase1:learning_rate": 0.003})
     assert (copy / "run.json").read_bytes() == before
     # Another network with a manifest of its own, as a training with other epochs leaves it.

@@ -186,13 +186,15 @@ class Workshop:
         folder = self.folder(cell)
         phase = 1 if cell.method == PHASE_ONE else 3
         configs = self.plan.root / PHASE_BUNDLES[phase] / "configs"
-        # Bundles of an earlier version have no such option.
-        shifted = self.shifted_validation and "shifted_validation" in read_json(configs / "evaluate.json")
+        # Bundles of an earlier version have not all of these options.
+        settings = read_json(configs / "evaluate.json")
+        shifted = self.shifted_validation and "shifted_validation" in settings
         if _is_evaluated(folder, shifted):
             return
         device = {key: value for key, value in self.plan.overrides[phase].items() if key == "device"}
-        # A benchmark compares numbers, of more trainings than anyone looks at.
+        # A benchmark compares numbers, of more trainings than anyone looks at; what its folders hold is its own.
         shown = {"show_table": False, "case_pictures": False, **({"shifted_validation": True} if shifted else {})}
+        shown |= {"replace": True} if "replace" in settings else {}
         options = {"dataset_dir": str(self.datasets[cell.source]), **shown, **device}
         self._bundle(cell, [configs / "evaluate.json"], options, slot)
 

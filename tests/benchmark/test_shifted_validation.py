@@ -40,7 +40,7 @@ def test_it_is_asked_for_unless_it_is_switched_off_or_the_bundles_do_not_know_it
     for phase in (1, 3):
         path = earlier / PHASE_BUNDLES[phase] / "configs" / "evaluate.json"
         content = json.loads(path.read_text(encoding="utf-8"))
-        del content["shifted_validation"]
+        del content["shifted_validation"], content["replace"]
         write_json(path, content)
     options = {**SMALL, "methods": "no_stylizer", "seeds": 0}
     asked = []
@@ -49,4 +49,6 @@ def test_it_is_asked_for_unless_it_is_switched_off_or_the_bundles_do_not_know_it
         assert benchmark(str(dataset), str(tmp_path / f"out{number}"), **options, **more) == 0
         evaluations = [command for command in commands if "evaluate.json" in str(command)]
         asked.append(["--shifted_validation" in command for command in evaluations])
+        # Another split that was evaluated in a cell's folder, and a damaged evaluation, are replaced.
+        assert ["--replace" in command for command in evaluations] == [number < 2] * 2
     assert asked == [[True, True], [False, False], [False, False]]

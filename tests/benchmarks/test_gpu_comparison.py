@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,19 @@ def test_what_is_not_possible_is_told_before_anything_is_made(
     with pytest.raises(ValueError, match=message):
         main(str(tiny), **{**TINY, **changed})
     assert not tiny.exists()
+
+
+def test_a_failure_is_told_even_where_the_time_is_up_for_the_rest(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = {"white_cells": 1, "fundus": TIME_IS_UP}
+    monkeypatch.setattr(gpu_comparison, "_benchmark", lambda dataset, folder, options, end: codes[folder.name])
+    for order in (["white_cells", "fundus"], ["fundus", "white_cells"]):
+        assert main(str(tiny), **{**TINY, "tasks": order}) == 1
+    codes["white_cells"] = 0
+    assert main(str(tiny), **{**TINY, "tasks": ["white_cells", "fundus"]}) == TIME_IS_UP
+
+
+def test_a_killed_benchmark_is_not_taken_for_a_finished_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_comparison.sys, "executable", str(tmp_path / "killed"))
+    (tmp_path / "killed").write_text("#!/bin/sh\nkill -9 $$\n")
+    (tmp_path / "killed").chmod(0o755)
+    assert gpu_comparison._benchmark(tmp_path, tmp_path, {}, time.monotonic() + 60) == 1
