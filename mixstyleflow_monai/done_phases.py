@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,12 @@ def is_done(artifact: Path) -> bool:
         return bool(read_manifest(artifact))
     except ValueError:  # stopped between the two, or damaged since: the training goes on from its checkpoint
         return False
+
+
+def made_from(artifacts: Iterable[Path], network: Path) -> bool:
+    """Tell whether all artifacts descend from a network."""
+    first = sha256_file(network)
+    return all(first in read_manifest(artifact).get("ancestors", []) for artifact in artifacts)
 
 
 def check_finished(trainings: Mapping[Path, Mapping[str, Any]], dataset_sha256: str) -> None:

@@ -22,7 +22,7 @@ from mixstyleflow_monai.bundle_runs import (
     join_evaluations,
 )
 from mixstyleflow_monai.data.dataset_description import check_files, read_json
-from mixstyleflow_monai.done_phases import check_finished, is_done
+from mixstyleflow_monai.done_phases import check_finished, is_done, made_from
 from mixstyleflow_monai.evaluation.summary import BASELINE
 from mixstyleflow_monai.option_numbers import is_expression
 from mixstyleflow_monai.options import (
@@ -392,4 +392,8 @@ def _evaluate(
 def _evaluated(out: Path, dataset_sha256: str) -> list[str]:
     """Return the trainings in a run's folder that were evaluated on the test cases of its data set."""
     models = {name: out / name / MODEL for name in TRAININGS}
-    return [n for n, model in models.items() if model.is_file() and is_evaluated(out / n, model, dataset_sha256)]
+    names = [n for n, model in models.items() if model.is_file() and is_evaluated(out / n, model, dataset_sha256)]
+    first = {name: model for name, model in models.items() if name in names and TRAININGS[name] == 1}
+    later = [model for name, model in models.items() if name in names and TRAININGS[name] != 1]
+    # One that the later trainings did not start from (theirs is that of --phase1_dir) is not beside them.
+    return [name for name in names if name not in first or made_from(later, first[name])]

@@ -127,6 +127,24 @@ def test_finished_trainings_of_other_settings_are_not_taken_for_ones_own(
 
 
 @pytest.mark.slow
+def test_a_phase_one_that_the_others_did_not_start_from_is_not_in_their_table(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    path = copy / "phase1" / "evaluation.json"
+    record = json.loads(path.read_text())
+    dataset_sha256 = record["dataset_sha256"]
+    assert pipeline._evaluated(copy, dataset_sha256) == ["phase1", "phase3", "baseline"]
+    model = copy / "phase1" / "models" / "model.pt"
+    with model.open("ab") as stream:
+        stream.write(b"0")
+    write_json(path, {**record, "model_sha256": sha256_file(model)})
+    assert pipeline._evaluated(copy, dataset_sha256) == ["phase3", "baseline"]
+    for name in ("phase3", "baseline"):
+        shutil.rmtree(copy / name)
+    assert pipeline._evaluated(copy, dataset_sha256) == ["phase1"]
+
+
+@pytest.mark.slow
 def test_damaged_network_with_its_checkpoint_is_made_anew_and_fits_what_was_made_from_it(
     finished: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

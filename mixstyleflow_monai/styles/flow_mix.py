@@ -43,6 +43,17 @@ class StyleBank(Protocol):
         ...
 
 
+def _checked_temperatures(given: Mapping[int | str, float], levels: Sequence[int]) -> dict[int, float]:
+    expected = f"expected positive numbers for levels among {list(levels)}, the levels that the flow bank has."
+    try:
+        chosen = {int(level): float(value) for level, value in given.items()}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"temperatures={dict(given)}: {expected}") from error
+    if not set(chosen) <= set(levels) or not all(0 < value < math.inf for value in chosen.values()):
+        raise ValueError(f"temperatures={chosen}: {expected}")
+    return chosen
+
+
 class FlowStyleMix(LevelStyleMix):
     """Make hard examples: the image re-decoded with feature statistics sampled from flows, mixed with its own.
 
@@ -82,15 +93,7 @@ class FlowStyleMix(LevelStyleMix):
             )
         if temperatures is not None and not isinstance(temperatures, Mapping):
             raise ValueError(f"temperatures={temperatures!r}: expected a number a level, such as {{'2':3.5,'3':2.5}}.")
-        try:
-            chosen = {int(level): float(t) for level, t in (temperatures or {}).items()}
-        except (TypeError, ValueError):
-            chosen = {0: math.nan}
-        if not set(chosen) <= set(bank.levels) or not all(math.isfinite(t) and t > 0 for t in chosen.values()):
-            raise ValueError(
-                f"temperatures={dict(temperatures or {})}: expected positive numbers for levels among "
-                f"{sorted(bank.levels)}, the levels that the flow bank has."
-            )
+        chosen = _checked_temperatures(temperatures or {}, sorted(bank.levels))
         # A tuple hides the bank from nn.Module: flows must not be trained, moved to train mode or exported with us.
         bank.eval().requires_grad_(False)
         self._bank = (bank,)
