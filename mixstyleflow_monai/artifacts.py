@@ -85,6 +85,25 @@ def save_tensors(path: str | os.PathLike[str], content: Mapping[str, Any]) -> No
         torch.save(dict(content), stream)
 
 
+def read_tensors(path: str | os.PathLike[str], what: str, remedy: str) -> Any:
+    """Return what `save_tensors` or ``torch.save`` wrote, on the CPU; no code in it is run.
+
+    Args:
+        path: the file.
+        what: it should be, for the message.
+        remedy: last sentence of the message.
+
+    Raises:
+        ValueError: not written by PyTorch, damaged or cut off.
+    """
+    import torch  # not needed by those who only read JSON
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path}: cannot be read as {what} ({error}). {remedy}") from error
+
+
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any] | list[Any]) -> None:
     """Write ``content`` as indented JSON, atomically. NaN is refused: JSON has no NaN."""
     with atomic_path(path) as partial:

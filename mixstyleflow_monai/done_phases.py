@@ -28,9 +28,9 @@ def is_done(artifact: Path) -> bool:
 
 
 def made_from(artifacts: Iterable[Path], network: Path) -> bool:
-    """Tell whether all artifacts descend from a network."""
+    """Tell whether all artifacts that are done descend from a network."""
     first = sha256_file(network)
-    return all(first in read_manifest(artifact).get("ancestors", []) for artifact in artifacts)
+    return all(first in read_manifest(artifact).get("ancestors", []) for artifact in artifacts if is_done(artifact))
 
 
 def check_finished(trainings: Mapping[Path, Mapping[str, Any]], dataset_sha256: str) -> None:

@@ -346,8 +346,8 @@ def _train(
     whole: WholeRun | None = None,
     tracking: str | None = None,
 ) -> None:
-    # Again: what it was made from may have been trained to its end just now.
     folder = out / step.name
+    # Again: what it was made from may have been trained to its end just now.
     check_finished({folder / step.artifact: _settings(root, step)}, dataset_sha256)
     if is_done(folder / step.artifact):
         print(f"{folder} is done, skipped", flush=True)
@@ -393,7 +393,6 @@ def _evaluated(out: Path, dataset_sha256: str) -> list[str]:
     """Return the trainings in a run's folder that were evaluated on the test cases of its data set."""
     models = {name: out / name / MODEL for name in TRAININGS}
     names = [n for n, model in models.items() if model.is_file() and is_evaluated(out / n, model, dataset_sha256)]
-    first = {name: model for name, model in models.items() if name in names and TRAININGS[name] == 1}
-    later = [model for name, model in models.items() if name in names and TRAININGS[name] != 1]
-    # One that the later trainings did not start from (theirs is that of --phase1_dir) is not beside them.
-    return [name for name in names if name not in first or made_from(later, first[name])]
+    later = [models[name] for name in names if name != "phase1"]
+    # A Phase I that the later trainings did not start from (theirs is that of --phase1_dir) is not beside them.
+    return [name for name in names if name != "phase1" or made_from(later, models[name])]

@@ -8,8 +8,11 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.small_dataset import SMALL, make_dataset
 
 # In the background of a script Ctrl-C is ignored, and under nohup SIGHUP, by all that is started from there; the tests
 # of stopping send them.
@@ -42,3 +45,35 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real images are not at {folder}; the test needs them (REAL_IMAGES names their folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small data set that `finished_run` was trained on."""
+    return make_dataset(tmp_path_factory.mktemp("data") / "discs")
+
+
+@pytest.fixture(scope="session")
+def finished_run(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run with the baseline; to be copied before anything in it is changed."""
+    from mixstyleflow_monai import pipeline
+
+    output = tmp_path_factory.mktemp("run") / "a run"
+    pipeline.run(str(discs), str(output), seed=3, baseline=True, **SMALL)
+    return output
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """A list that gets the folder, configuration and settings of each bundle that runs."""
+    from mixstyleflow_monai import bundle_runs
+
+    ran: list[tuple[str, dict[str, Any]]] = []
+    original = bundle_runs.run_bundle
+
+    def spy(files: list[str], settings: dict[str, Any]) -> None:
+        ran.append((f"{Path(settings['output_dir']).name}/{Path(files[0]).stem}", settings))
+        original(files, settings)
+
+    monkeypatch.setattr(bundle_runs, "run_bundle", spy)
+    return ran

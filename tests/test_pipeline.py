@@ -13,28 +13,15 @@ from typing import Any
 import pytest
 
 from mixstyleflow_monai import bundle_runs, pipeline
-from mixstyleflow_monai.artifacts import manifest_path, sha256_file, write_json
+from mixstyleflow_monai.artifacts import write_json
 from mixstyleflow_monai.bundle_paths import bundles_dir
 from mixstyleflow_monai.cli import main
 from mixstyleflow_monai.options import overrides_by_phase
-from tests.small_dataset import SMALL, make_dataset
-
-
-@pytest.fixture(scope="module")
-def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_dataset(tmp_path_factory.mktemp("data") / "discs")
-
-
-@pytest.fixture(scope="module")
-def finished(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run with the baseline."""
-    output = tmp_path_factory.mktemp("run") / "a run"
-    pipeline.run(str(dataset_dir), str(output), seed=3, baseline=True, **SMALL)
-    return output
+from tests.small_dataset import SMALL
 
 
 @pytest.mark.slow
-def test_run_leaves_every_artifact_and_one_table(finished: Path) -> None:
+def test_run_leaves_every_artifact_and_one_table(finished_run: Path) -> None:
     for name in (
         "phase1/models/model.pt",
         "phase2/models/style_flows.pt",
@@ -43,8 +30,8 @@ def test_run_leaves_every_artifact_and_one_table(finished: Path) -> None:
         "baseline/models/model.pt",
         "phase3/panels/epoch_0001.png",
     ):
-        assert (finished / name).is_file(), name
-    records = json.loads((finished / "evaluation.json").read_text())
+        assert (finished_run / name).is_file(), name
+    records = json.loads((finished_run / "evaluation.json").read_text())
     assert [(record["phase"], record.get("method")) for record in records] == [
         (1, None),
         (3, "mixstyleflow"),
@@ -56,7 +43,7 @@ def test_run_leaves_every_artifact_and_one_table(finished: Path) -> None:
         assert record["domains"]["home"]["role"] == "source"
         assert record["domains"]["far"]["n"] == 3
         assert 0 <= record["domains"]["far"]["regions"]["disc"]["dice"]["mean"] <= 100
-    with (finished / "evaluation.csv").open() as stream:
+    with (finished_run / "evaluation.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     # Four test cases, one region, three trainings.
     assert len(rows) == 12
@@ -65,129 +52,30 @@ def test_run_leaves_every_artifact_and_one_table(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_second_run_does_nothing_again(
-    finished: Path, dataset_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    finished_run: Path, discs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundle_runs, "run_bundle", lambda files, settings: pytest.fail(f"ran {files} again"))
-    pipeline.run(str(dataset_dir), str(finished), seed=3, baseline=True, **SMALL)
+    pipeline.run(str(discs), str(finished_run), seed=3, baseline=True, **SMALL)
     assert "far" in capsys.readouterr().out
-
-
-def watch_bundles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
-    """Return a list that gets the folder, configuration and settings of each bundle that runs from now on."""
-    ran: list[tuple[str, dict[str, Any]]] = []
-    original = bundle_runs.run_bundle
-
-    def spy(files: list[str], settings: dict[str, Any]) -> None:
-        ran.append((f"{Path(settings['output_dir']).name}/{Path(files[0]).stem}", settings))
-        original(files, settings)
-
-    monkeypatch.setattr(bundle_runs, "run_bundle", spy)
-    return ran
 
 
 @pytest.mark.slow
 def test_lost_artifact_is_made_again_and_the_rest_kept(
-    finished: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Path, discs: Path, tmp_path: Path, watched: list[tuple[str, dict[str, Any]]]
 ) -> None:
     copy = tmp_path / "copy"
-    shutil.copytree(finished, copy)
+    shutil.copytree(finished_run, copy)
     (copy / "baseline" / "models" / "model.manifest.json").unlink()
-    ran = watch_bundles(monkeypatch)
-    pipeline.run(str(dataset_dir), str(copy), seed=3, baseline=True, **SMALL)
-    assert [name for name, _ in ran] == ["baseline/train"]
+    pipeline.run(str(discs), str(copy), seed=3, baseline=True, **SMALL)
+    assert [name for name, _ in watched] == ["baseline/train"]
 
 
 @pytest.mark.slow
-def test_other_settings_in_the_same_folder_are_refused(finished: Path, dataset_dir: Path) -> None:
+def test_other_settings_in_the_same_folder_are_refused(finished_run: Path, discs: Path) -> None:
     with pytest.raises(ValueError, match=r"holds a run with other settings \(seed: was 3, now 4\)"):
-        pipeline.run(str(dataset_dir), str(finished), seed=4, baseline=True, **SMALL)
+        pipeline.run(str(discs), str(finished_run), seed=4, baseline=True, **SMALL)
     with pytest.raises(ValueError, match=r"\(phase 1, max_epochs: was 1, now 2; phase 2, max.*another --output_dir"):
-        pipeline.run(str(dataset_dir), str(finished), seed=3, **{**SMALL, "max_epochs": 2})
-
-
-@pytest.mark.slow
-def test_finished_trainings_of_other_settings_are_not_taken_for_ones_own(
-    finished: Path, dataset_dir: Path, tmp_path: Path
-) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(finished, copy)
-    for name in ("run.json", "evaluation.json", "evaluation.csv", "report.html"):
-        (copy / name).unlink()
-    refused = r"copy.phase1: holds a finished training with other settings \(seed: was 3, now 4\).*another --output_dir"
-    with pytest.raises(ValueError, match=refused):
-        pipeline.run(str(dataset_dir), str(copy), seed=4, **SMALL)
-    with pytest.raises(
-        ValueError, match=r"phase1.*image_size: was \[32, 32\], now \[48, 48\]; max_epochs: was 1, now 2"
-    ):
-        pipeline.run(str(dataset_dir), str(copy), seed=3, **{**SMALL, "image_size": [48, 48], "max_epochs": 2})
-    assert not (copy / "run.json").exists(), "nothing is asked for by a refused command"
-    # Of the same settings they may have been trained one by one.
-    pipeline.run(str(dataset_dir), str(copy), seed=3, baseline=True, **SMALL)
-    assert len(json.loads((copy / "evaluation.json").read_text())) == 3
-
-
-@pytest.mark.slow
-def test_a_phase_one_that_the_others_did_not_start_from_is_not_in_their_table(finished: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(finished, copy)
-    path = copy / "phase1" / "evaluation.json"
-    record = json.loads(path.read_text())
-    dataset_sha256 = record["dataset_sha256"]
-    assert pipeline._evaluated(copy, dataset_sha256) == ["phase1", "phase3", "baseline"]
-    model = copy / "phase1" / "models" / "model.pt"
-    with model.open("ab") as stream:
-        stream.write(b"0")
-    write_json(path, {**record, "model_sha256": sha256_file(model)})
-    assert pipeline._evaluated(copy, dataset_sha256) == ["phase3", "baseline"]
-    for name in ("phase3", "baseline"):
-        shutil.rmtree(copy / name)
-    assert pipeline._evaluated(copy, dataset_sha256) == ["phase1"]
-
-
-@pytest.mark.slow
-def test_damaged_network_with_its_checkpoint_is_made_anew_and_fits_what_was_made_from_it(
-    finished: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(finished, copy)
-    model = copy / "phase1" / "models" / "model.pt"
-    before = model.read_bytes()
-    model.write_bytes(before[:1000])
-    ran = watch_bundles(monkeypatch)
-    pipeline.run(str(dataset_dir), str(copy), seed=3, baseline=True, **SMALL)
-    assert [name for name, _ in ran] == ["phase1/train"]
-    assert model.read_bytes() == before
-
-
-@pytest.mark.slow
-def test_what_was_made_from_another_training_is_not_put_beside_this_one(
-    finished: Path, dataset_dir: Path, tmp_path: Path
-) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(finished, copy)
-    before = (copy / "run.json").read_bytes()
-    (copy / "phase1").rename(tmp_path / "away")
-    with pytest.raises(ValueError, match=r"copy.phase2: was made from .*phase1.models.model.pt, which is not there or"):
-        pipeline.run(str(dataset_dir), str(copy), seed=3, **SMALL, **{"phase1:learning_rate": 0.003})
-    assert (copy / "run.json").read_bytes() == before
-    # Another network with a manifest of its own, as a training with other epochs leaves it.
-    (tmp_path / "away").rename(copy / "phase1")
-    model = copy / "phase1" / "models" / "model.pt"
-    with model.open("ab") as stream:
-        stream.write(b"0")
-    manifest = json.loads(manifest_path(model).read_text())
-    write_json(manifest_path(model), {**manifest, "sha256": sha256_file(model)})
-    with pytest.raises(
-        ValueError, match=r"copy.phase2: was made from another .*model.pt \(.*remove .*phase2 to make it"
-    ):
-        pipeline.run(str(dataset_dir), str(copy), seed=3, baseline=True, **SMALL)
-    # From elsewhere, a baseline would start from another network than the Phase III beside it.
-    elsewhere, alone = tmp_path / "elsewhere", tmp_path / "alone"
-    shutil.copytree(copy / "phase1", elsewhere)
-    shutil.copytree(copy / "phase3", alone / "phase3")
-    phase3 = {name: SMALL[name] for name in ("batch_size", "epoch_length", "max_epochs")}
-    with pytest.raises(ValueError, match=r"alone.phase3: was made from another .*elsewhere.models.model.pt"):
-        pipeline.run(str(dataset_dir), str(alone), phases=3, seed=3, baseline=True, phase1_dir=str(elsewhere), **phase3)
+        pipeline.run(str(discs), str(finished_run), seed=3, **{**SMALL, "max_epochs": 2})
 
 
 def test_dataset_mistake_is_one_message_and_exit_code_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,63 +173,63 @@ def test_dataset_mistake_is_one_message_and_exit_code_one(tmp_path: Path, capsys
     ],
 )
 def test_mistaken_options_are_refused_before_anything_is_written(
-    dataset_dir: Path, tmp_path: Path, options: dict[str, Any], message: str
+    discs: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        pipeline.run(str(dataset_dir), str(tmp_path / "out"), **options)
+        pipeline.run(str(discs), str(tmp_path / "out"), **options)
     assert not (tmp_path / "out").exists()
 
 
-def test_option_of_a_phase_that_is_not_trained_here_is_refused(dataset_dir: Path, tmp_path: Path) -> None:
+def test_option_of_a_phase_that_is_not_trained_here_is_refused(discs: Path, tmp_path: Path) -> None:
     """It would do nothing, and run.json would tell of it as if it had."""
     (tmp_path / "before" / "models").mkdir(parents=True)
     (tmp_path / "before" / "models" / "model.pt").touch()
     options: dict[str, Any] = {"phases": "2", "phase1_dir": str(tmp_path / "before"), "image_size": [320, 320]}
     with pytest.raises(ValueError, match=r"--image_size: only phase 1 has that, and it comes from --phase1_dir"):
-        pipeline.run(str(dataset_dir), str(tmp_path / "out"), **options)
+        pipeline.run(str(discs), str(tmp_path / "out"), **options)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["run.json", "evaluation.json", "evaluation.csv"])
-def test_file_of_the_user_in_the_output_folder_is_kept(name: str, dataset_dir: Path, tmp_path: Path) -> None:
+def test_file_of_the_user_in_the_output_folder_is_kept(name: str, discs: Path, tmp_path: Path) -> None:
     (tmp_path / name).write_text('{"mine": 1}')
     with pytest.raises(ValueError, match=rf"{name}: is there, and not of a run; it would be replaced.* move the file"):
-        pipeline.run(str(dataset_dir), str(tmp_path))
+        pipeline.run(str(discs), str(tmp_path))
     assert (tmp_path / name).read_text() == '{"mine": 1}'
     (tmp_path / name).write_text("{")
     with pytest.raises(ValueError, match=name):
-        pipeline.run(str(dataset_dir), str(tmp_path))
+        pipeline.run(str(discs), str(tmp_path))
 
 
 def test_output_that_is_no_folder_is_one_message(
-    dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
-        assert main(["run", "--dataset_dir", str(dataset_dir), "--output_dir", str(output)]) == 1
+        assert main(["run", "--dataset_dir", str(discs), "--output_dir", str(output)]) == 1
         assert re.match(r"error: --output_dir .*/file is a file\. Give a folder\.", capsys.readouterr().err)
 
 
 def test_folder_that_may_not_be_written_is_one_message(
-    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(path: Path, *_: Any, **__: Any) -> None:  # as for anyone but root
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    assert main(["run", "--dataset_dir", str(dataset_dir), "--output_dir", str(tmp_path / "out")]) == 1
+    assert main(["run", "--dataset_dir", str(discs), "--output_dir", str(tmp_path / "out")]) == 1
     assert re.match(r"error: .*out: Permission denied\. Check .* permissions", capsys.readouterr().err)
 
 
-def test_refusal_of_an_option_is_short(dataset_dir: Path, tmp_path: Path) -> None:
+def test_refusal_of_an_option_is_short(discs: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="did you mean") as error:
-        pipeline.run(str(dataset_dir), str(tmp_path / "out"), learning_rte=0.1)
+        pipeline.run(str(discs), str(tmp_path / "out"), learning_rte=0.1)
     assert len(str(error.value)) < 200
 
 
-def test_path_that_monai_would_change_is_refused(dataset_dir: Path, tmp_path: Path) -> None:
+def test_path_that_monai_would_change_is_refused(discs: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"output_dir='.*/run #2': MONAI's configurations read # as ::"):
-        pipeline.run(str(dataset_dir), str(tmp_path / "run #2"))
+        pipeline.run(str(discs), str(tmp_path / "run #2"))
     assert not (tmp_path / "run #2").exists()
 
 
@@ -384,22 +272,21 @@ def test_options_of_a_phase_that_has_not_begun_may_change(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_evaluation_of_another_split_is_made_anew_on_the_device_of_the_run(
-    finished: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Path, discs: Path, tmp_path: Path, watched: list[tuple[str, dict[str, Any]]]
 ) -> None:
     copy = tmp_path / "copy"
-    shutil.copytree(finished, copy)
+    shutil.copytree(finished_run, copy)
     path = copy / "phase3" / "evaluation.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "split": "validation"}))
-    ran = watch_bundles(monkeypatch)
-    pipeline.run(str(dataset_dir), str(copy), seed=3, baseline=True, device="cpu", **SMALL)
-    assert [(name, settings["device"]) for name, settings in ran] == [("phase3/evaluate", "cpu")]
+    pipeline.run(str(discs), str(copy), seed=3, baseline=True, device="cpu", **SMALL)
+    assert [(name, settings["device"]) for name, settings in watched] == [("phase3/evaluate", "cpu")]
     assert json.loads(path.read_text())["split"] == "test"
 
 
 def test_error_inside_a_configuration_is_shown_without_its_wrapping(
-    dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["run", "--dataset_dir", str(dataset_dir), "--output_dir", str(tmp_path / "out"), "--phases", "1"]
+    arguments = ["run", "--dataset_dir", str(discs), "--output_dir", str(tmp_path / "out"), "--phases", "1"]
     code = main([*arguments, "--lr_schedule", "linear"])
     error = capsys.readouterr().err
     assert code == 1

@@ -28,11 +28,11 @@ from mixstyleflow_monai.engines.lineage import (
     load_style_flows,
     training_facts,
 )
+from mixstyleflow_monai.engines.resuming import check_resumable
 from mixstyleflow_monai.engines.schedules import learning_rate_schedule
 from mixstyleflow_monai.engines.segmentation_trainer import DualDecoderTrainer, denoising_input
 from mixstyleflow_monai.engines.semantic_losses import SemanticLosses
 from mixstyleflow_monai.engines.shifted_validation import ShiftedValidation
-from mixstyleflow_monai.engines.starting import check_resumable
 from mixstyleflow_monai.engines.style_flow_trainer import (
     StyleFlowEvaluator,
     StyleFlowTrainer,

@@ -16,7 +16,7 @@ from ignite.handlers.tqdm_logger import ProgressBar
 from monai.handlers import CheckpointLoader, CheckpointSaver
 from torch import nn
 
-from mixstyleflow_monai.artifacts import save_tensors, write_manifest
+from mixstyleflow_monai.artifacts import read_tensors, save_tensors, write_manifest
 from mixstyleflow_monai.processes import is_first
 
 logger = logging.getLogger(__name__)
@@ -293,10 +293,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path}: no such file. Train the phase that makes it, or give its folder (to evaluate or infer, the model "
             "itself with --ckpt_path)."
         )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path}: cannot be read as PyTorch weights ({error}). Restore the file.") from error
+    state = read_tensors(path, "PyTorch weights", "Restore the file.")
     state = state.get("model", state) if isinstance(state, dict) else {}
     return state if isinstance(state, dict) else {}
 

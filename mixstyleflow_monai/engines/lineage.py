@@ -22,7 +22,7 @@ from mixstyleflow_monai.artifacts import (
 from mixstyleflow_monai.data import DatasetDescription, Task, check_headers
 from mixstyleflow_monai.data.dataset_description import EVERY_SPLIT, SPLITS
 from mixstyleflow_monai.engines.handlers import latest_checkpoint
-from mixstyleflow_monai.engines.starting import read_checkpoint
+from mixstyleflow_monai.engines.resuming import read_checkpoint
 from mixstyleflow_monai.flows import StyleFlowBank
 
 ADDED_SETTINGS = {

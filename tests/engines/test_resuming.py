@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mixstyleflow_monai.engines import check_resumable
-from mixstyleflow_monai.engines.starting import read_checkpoint
+from mixstyleflow_monai.engines.resuming import read_checkpoint
 
 
 def write(folder: Path, epoch: int) -> Path:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from mixstyleflow_monai.artifacts import read_tensors
 from mixstyleflow_monai.engines.handlers import CHECKPOINT_PATTERN, latest_checkpoint
 
 
@@ -41,12 +39,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ValueError: damaged or cut off.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path}: cannot be read as a checkpoint ({reason}): it is damaged or cut off. Remove it, or restore it; "
-            "without it training starts anew, as with --resume false."
-        ) from error
+    remedy = "It is damaged or cut off. Remove or restore it; without it training starts anew, as with --resume false."
+    content = read_tensors(path, "a checkpoint", remedy)
     return content if isinstance(content, dict) else {}
