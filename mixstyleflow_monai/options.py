@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixstyleflow_monai.bundle_paths import PHASE_BUNDLES
 from mixstyleflow_monai.data.schema_checks import did_you_mean
+from mixstyleflow_monai.nested_options import check_nested
 from mixstyleflow_monai.option_numbers import check_numbers, is_expression
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def check_settings(
     from mixstyleflow_monai.losses import SegmentationLoss
 
     check_numbers(phase, settings)
+    check_nested(phase, settings)
     _check_computing(settings, description)
     if "lr_schedule" in settings and not is_expression(settings["lr_schedule"]):
         check_schedule(settings["lr_schedule"])
