@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import factors, method_choice, methods, style_tables
+from benchmarks import factors, method_choice, methods, style_tables, unseen_styles
 from mixstyleflow_monai.artifacts import atomic_path
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -14,6 +14,7 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("method_study.md", "styles"): style_tables.report,
     ("method_study.md", "painted"): style_tables.painted,
     ("method_study.md", "factors"): factors.report,
+    ("method_study.md", "unseen styles"): unseen_styles.report,
     ("method_study.md", "choice"): method_choice.report,
 }
 """Document and mark -> what stands between ``<!-- mark -->`` and ``<!-- end of mark -->``."""

@@ -1,0 +1,200 @@
+"""What if the flows had learnt the unseen domain itself? ``python -m benchmarks.unseen_styles --data FOLDER``.
+
+Phase II gathers styles of the unseen domains' images in place of the source's, with the Phase I of
+`benchmarks.methods`, and the recipe trains with flows of these at temperature 1, on source images as ever. No one who
+has one site alone can do that. What it gains is what the unseen domains' own channel statistics are worth, a mark to
+hold sampled styles against: for understanding only, and nothing here may choose a setting. Records, with the Dice of
+every case, are in ``benchmarks/unseen_style_cells``, away from those of trainings that saw the source alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import fire
+import pandas as pd
+import torch
+
+from benchmarks import methods
+from benchmarks.methods import CONTROL, FLOWS, RECIPE, SETTINGS, common_settings, dataset_of, words
+from mixstyleflow_monai.artifacts import read_manifest, write_json
+from mixstyleflow_monai.benchmark import benchmark
+from mixstyleflow_monai.benchmark.data import source_name
+from mixstyleflow_monai.benchmark.plan import BASELINE, PHASE_ONE, PHASE_TWO, Cell
+from mixstyleflow_monai.benchmark.records import case_table
+from mixstyleflow_monai.benchmark.tables import difference, markdown, runs_of, spread
+from mixstyleflow_monai.data import DatasetDescription, SliceDataset, Task, TrainingLoader, load_dataset
+from mixstyleflow_monai.data.dataset_description import DATASET_FILE, read_json
+from mixstyleflow_monai.engines import load_network, style_statistics_file
+from mixstyleflow_monai.evaluation.comparison import summary
+from mixstyleflow_monai.networks import DualDecoderNet
+from mixstyleflow_monai.stopping import only_one
+
+CELLS = Path(__file__).parent / "unseen_style_cells"
+TASKS = ("white_cells", "prostate_phantom", "fundus_phantom")
+UNSEEN = "styles of the unseen domains"
+"""Name of the method in the table; `RECIPE` in the trainings."""
+COLUMNS = {"baseline": BASELINE, "permuted": CONTROL, "recipe": RECIPE, UNSEEN: UNSEEN}
+TEMPERATURES = {level: 1.0 for level in FLOWS["phase2:temperatures"]}
+
+
+def main(
+    data: str | None = None,
+    output: str = "runs/methods",
+    tasks: str | Sequence[str] = TASKS,
+    seeds: int | Sequence[int] = (3, 4, 5),
+    jobs: int = 1,
+    report_only: bool = False,
+) -> int:
+    """Train what is missing and print the table. Goes on where it stopped.
+
+    Args:
+        data: folder of the real images, where their data sets are still to be made.
+        output: folder of the trainings of `benchmarks.methods`, whose Phase I and Phase II have to be there.
+        tasks: names of comparisons with all training cases.
+        seeds: of the trainings.
+        jobs: cells that train at the same time.
+        report_only: train nothing.
+
+    Returns:
+        0, or 1 if a cell failed.
+
+    Raises:
+        ValueError: no comparison of a name.
+        FileNotFoundError: no training of a seed.
+    """
+    code = 0
+    known = [name for name, setting in SETTINGS.items() if setting.train_fraction == 1.0]
+    for name in words(tasks):
+        if name not in known:
+            raise ValueError(f"--tasks: no comparison {name!r}, allowed: {', '.join(known)}.")
+    for name in () if report_only else words(tasks):
+        numbers = (seeds,) if isinstance(seeds, int) else tuple(seeds)
+        code |= run(name, Path(data).resolve() if data else None, Path(output).resolve(), numbers, jobs)
+    print(report())
+    return code
+
+
+def run(name: str, images: Path | None, output: Path, seeds: Sequence[int], jobs: int = 1) -> int:
+    """Train what is missing of one comparison, and put its finished cells into `CELLS`."""
+    dataset = dataset_of(name, images, output)
+    own = read_json(dataset / DATASET_FILE)["source_domain"]
+    folder = output / "unseen_styles" / name
+    trainings = folder / "trainings"
+    with only_one(folder):
+        for seed in seeds:
+            trained = sorted((output / name).glob(f"*/seed{seed}/{PHASE_TWO}"))
+            if not trained:
+                raise FileNotFoundError(f"{output / name}: no training of seed {seed}; benchmarks.methods trains one.")
+            for phase2 in trained:
+                source = read_manifest(phase2 / "models" / "model.pt")["source_domain"]
+                of_source = dataset if source == own else output / name / "data" / source_name(source)
+                prepare(
+                    phase2.parent, trainings / phase2.parent.relative_to(output / name), load_dataset(str(of_source))
+                )
+        settings = {**common_settings(SETTINGS[name]), "phase2:temperatures": TEMPERATURES}
+        sources = SETTINGS[name].sources
+        code = benchmark(
+            str(dataset), str(trainings), methods=(RECIPE,), seeds=list(seeds), sources=sources, jobs=jobs, **settings
+        )
+    CELLS.mkdir(exist_ok=True)
+    for path in sorted((trainings / "cells").glob(f"*{RECIPE}*.json")):
+        record = read_json(path)
+        write_json(CELLS / path.name, {**record, "styles_of": "unseen domains"})
+    return code
+
+
+def prepare(trained: Path, folder: Path, description: DatasetDescription) -> None:
+    """Lend a finished Phase I, and write the styles of the unseen domains where Phase II looks for those of the source.
+
+    Args:
+        trained: folder of a seed, with ``phase1/`` and ``phase2/``.
+        folder: the same for the trainings to come.
+        description: data set with the source that ``trained`` was trained on.
+    """
+    if not (folder / PHASE_ONE).exists():
+        partial = folder / f".partial-{PHASE_ONE}"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(trained / PHASE_ONE, partial, ignore=shutil.ignore_patterns("checkpoints", "panels"))
+        partial.rename(folder / PHASE_ONE)
+    models = folder / PHASE_TWO / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    for name in ("model.pt", "model.manifest.json"):
+        shutil.copyfile(trained / PHASE_TWO / "models" / name, models / name)
+    # What phase 2 compares before it takes a file for its own.
+    settings = read_manifest(trained / PHASE_TWO / "models" / "style_statistics.pt")["settings"]
+    task = Task.from_model(models / "model.pt")
+    network = DualDecoderNet(**task.network_settings())
+    load_network(network, models / "model.pt")
+    common = {name: settings[name] for name in ("levels", "passes", "noise_std", "seed", "batch_norm")}
+    style_statistics_file(
+        models / "style_statistics.pt",
+        network=network,
+        network_path=models / "model.pt",
+        loaders=_loaders(description, task, settings),
+        device=torch.device("cpu"),
+        facts={key: value for key, value in settings.items() if key not in common},
+        **common,
+    )
+
+
+def _loaders(description: DatasetDescription, task: Task, settings: Mapping[str, Any]) -> dict[str, TrainingLoader]:
+    """Return loaders like those of phase 2, of the test cases of all unseen domains."""
+    unseen = [case for case in description.datalist("test") if case["domain"] != description.source_domain]
+    plain: dict[str, Any] = {
+        "transform": task.training_preprocessing(),
+        "slices": settings["slices"],
+        "cache_rate": 1.0,
+    }
+    augmented = {**plain, "augmentation": task.training_augmentation(settings["augmentation"]), "keep_plain": True}
+    return {
+        name: TrainingLoader(SliceDataset(unseen, **options), settings["batch_size"], seed=settings["seed"])
+        for name, options in (("train", augmented), ("validation", plain))
+    }
+
+
+def report(folder: Path = CELLS) -> str:
+    """Return the table as Markdown: unseen Dice, and differences paired by case, over the seeds that were trained."""
+    rows = []
+    for data, records in _with_references(folder).items():
+        cases = case_table(records)
+        sources = list(dict.fromkeys(cases["source"]))
+        for chosen in ([sources] if len(sources) > 1 else []) + [[source] for source in sources]:
+            part = cases[cases["source"].isin(chosen)]
+            totals = summary(part, list(COLUMNS.values()))
+            unseen = {str(method): found["unseen"].tolist() for method, found in totals.groupby("method")}
+            row = {"data": data, "source": "mean of all" if len(chosen) > 1 else chosen[0]}
+            row["seeds"] = runs_of(set(part["seed"]))
+            row |= {heading: spread(unseen.get(method, [])) for heading, method in COLUMNS.items()}
+            row["to the baseline"] = difference(part, UNSEEN, BASELINE)
+            row["to the recipe"] = difference(part, UNSEEN, RECIPE)
+            rows.append(row)
+    return markdown(pd.DataFrame(rows)) if rows else "No finished cells.\n"
+
+
+def _with_references(folder: Path) -> dict[str, list[tuple[Cell, dict[str, Any]]]]:
+    """Return the records of each data set with those of the compared methods of the same Phase I."""
+    found: dict[str, list[tuple[Cell, dict[str, Any]]]] = {}
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        request = record["request"]
+        cell = Cell(request["source"], UNSEEN, request["seed"])
+        found.setdefault(record["dataset"], []).append((cell, record))
+    finished = methods.finished()
+    for data, records in found.items():
+        begun = {(cell.source, cell.seed): record["phase1_sha256"] for cell, record in records}
+        records += [
+            (cell, record)
+            for cell, record in finished[data, 1.0]
+            if cell.method in COLUMNS.values() and begun.get((cell.source, cell.seed)) == record["phase1_sha256"]
+        ]
+    return found
+
+
+if __name__ == "__main__":
+    # Fire would print what it returns.
+    raise SystemExit(fire.Fire(main, serialize=lambda _: None))
