@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,20 @@ def test_a_document_without_a_mark_is_left_alone(tmp_path: Path) -> None:
     assert "<!-- cells -->" in (tmp_path / "benchmark.md").read_text(encoding="utf-8")
 
 
-def test_writing_the_tables_keeps_the_text_around_them(tmp_path: Path) -> None:
+def test_writing_the_tables_keeps_the_text_around_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, mark in TABLES:
-        shutil.copyfile(DOCS / name, tmp_path / name)
+        _, table, _ = divided(_text(name), mark)
+        # The reports themselves, which take long, are compared above.
+        monkeypatch.setitem(TABLES, (name, mark), partial(str, table))
+    for name, mark in TABLES:
+        if not (tmp_path / name).exists():
+            shutil.copyfile(DOCS / name, tmp_path / name)
         before, _, after = divided((tmp_path / name).read_text(encoding="utf-8"), mark)
         (tmp_path / name).write_text(f"{before}old{after}", encoding="utf-8")
     main(tmp_path)
     for name, _ in TABLES:
-        assert (tmp_path / name).read_text(encoding="utf-8") == (DOCS / name).read_text(encoding="utf-8")
+        assert (tmp_path / name).read_text(encoding="utf-8") == _text(name)
+
+
+def _text(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
