@@ -84,6 +84,8 @@ VARIANTS: dict[str, Variant] = {
     "batch_norm_instance": Variant("batch norm of the hard pass", "instance", {"hard_batch_norm": "instance"}),
     "weight_half": Variant("weight of the hard loss", "0.5", {"hard_weight": 0.5}),
     "weight_double": Variant("weight of the hard loss", "2", {"hard_weight": 2.0}),
+    "views_two": Variant("hard images of each image", "2", {"views": 2}),
+    "views_four": Variant("hard images of each image", "4", {"views": 4}),
     "consistency": Variant("consistency", "10 times JS divergence", {"consistency_weight": 10.0}),
     "joint": Variant("flows", "joint", training={"phase2:joint_statistics": True}),
     "unclipped": Variant("flows", "samples not clipped", training={"phase2:clip_to_envelope": False}),

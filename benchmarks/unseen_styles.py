@@ -9,7 +9,6 @@ every case, are in ``benchmarks/unseen_style_cells``, away from those of trainin
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,14 +20,14 @@ import torch
 
 from benchmarks import methods
 from benchmarks.methods import CONTROL, FLOWS, RECIPE, SETTINGS, common_settings, dataset_of, words
-from mixstyleflow_monai.artifacts import read_manifest, write_json
+from mixstyleflow_monai.artifacts import manifest_path, read_manifest, sha256_file, write_json
 from mixstyleflow_monai.benchmark import benchmark
-from mixstyleflow_monai.benchmark.data import source_name
+from mixstyleflow_monai.benchmark.data import source_dataset, source_name
 from mixstyleflow_monai.benchmark.plan import BASELINE, PHASE_ONE, PHASE_TWO, Cell
 from mixstyleflow_monai.benchmark.records import case_table
 from mixstyleflow_monai.benchmark.tables import difference, markdown, runs_of, spread
 from mixstyleflow_monai.data import DatasetDescription, SliceDataset, Task, TrainingLoader, load_dataset
-from mixstyleflow_monai.data.dataset_description import DATASET_FILE, read_json
+from mixstyleflow_monai.data.dataset_description import read_json
 from mixstyleflow_monai.engines import load_network, style_statistics_file
 from mixstyleflow_monai.evaluation.comparison import summary
 from mixstyleflow_monai.networks import DualDecoderNet
@@ -38,6 +37,8 @@ CELLS = Path(__file__).parent / "unseen_style_cells"
 TASKS = ("white_cells", "prostate_phantom", "fundus_phantom")
 UNSEEN = "styles of the unseen domains"
 """Name of the method in the table; `RECIPE` in the trainings."""
+PREPARED_FILE = "unseen_statistics.json"
+"""In the folder of a seed: which statistics its flows are to be fitted to."""
 COLUMNS = {"baseline": BASELINE, "permuted": CONTROL, "recipe": RECIPE, UNSEEN: UNSEEN}
 TEMPERATURES = {level: 1.0 for level in FLOWS["phase2:temperatures"]}
 
@@ -82,7 +83,7 @@ def main(
 def run(name: str, images: Path | None, output: Path, seeds: Sequence[int], jobs: int = 1) -> int:
     """Train what is missing of one comparison, and put its finished cells into `CELLS`."""
     dataset = dataset_of(name, images, output)
-    own = read_json(dataset / DATASET_FILE)["source_domain"]
+    description = load_dataset(str(dataset))
     folder = output / "unseen_styles" / name
     trainings = folder / "trainings"
     with only_one(folder):
@@ -92,7 +93,8 @@ def run(name: str, images: Path | None, output: Path, seeds: Sequence[int], jobs
                 raise FileNotFoundError(f"{output / name}: no training of seed {seed}; benchmarks.methods trains one.")
             for phase2 in trained:
                 source = read_manifest(phase2 / "models" / "model.pt")["source_domain"]
-                of_source = dataset if source == own else output / name / "data" / source_name(source)
+                # The one that `benchmark` trains on: phase 2 gathers styles anew where the data set is another.
+                of_source = source_dataset(description, source, 1.0, trainings / "data")
                 prepare(
                     phase2.parent, trainings / phase2.parent.relative_to(output / name), load_dataset(str(of_source))
                 )
@@ -104,6 +106,7 @@ def run(name: str, images: Path | None, output: Path, seeds: Sequence[int], jobs
     CELLS.mkdir(exist_ok=True)
     for path in sorted((trainings / "cells").glob(f"*{RECIPE}*.json")):
         record = read_json(path)
+        check_flows(trainings / source_name(record["request"]["source"]) / f"seed{record['request']['seed']}")
         write_json(CELLS / path.name, {**record, "styles_of": "unseen domains"})
     return code
 
@@ -113,9 +116,11 @@ def prepare(trained: Path, folder: Path, description: DatasetDescription) -> Non
 
     Args:
         trained: folder of a seed, with ``phase1/`` and ``phase2/``.
-        folder: the same for the trainings to come.
-        description: data set with the source that ``trained`` was trained on.
+        folder: the same for the trainings to come; left alone once its flows are there.
+        description: data set that Phase II is to be trained on, with the source of ``trained``.
     """
+    if manifest_path(folder / PHASE_TWO / "models" / "style_flows.pt").is_file():
+        return
     if not (folder / PHASE_ONE).exists():
         partial = folder / f".partial-{PHASE_ONE}"
         shutil.rmtree(partial, ignore_errors=True)
@@ -127,11 +132,12 @@ def prepare(trained: Path, folder: Path, description: DatasetDescription) -> Non
         shutil.copyfile(trained / PHASE_TWO / "models" / name, models / name)
     # What phase 2 compares before it takes a file for its own.
     settings = read_manifest(trained / PHASE_TWO / "models" / "style_statistics.pt")["settings"]
+    settings = {**settings, "dataset_sha256": description.sha256}
     task = Task.from_model(models / "model.pt")
     network = DualDecoderNet(**task.network_settings())
     load_network(network, models / "model.pt")
     common = {name: settings[name] for name in ("levels", "passes", "noise_std", "seed", "batch_norm")}
-    style_statistics_file(
+    path = style_statistics_file(
         models / "style_statistics.pt",
         network=network,
         network_path=models / "model.pt",
@@ -140,6 +146,22 @@ def prepare(trained: Path, folder: Path, description: DatasetDescription) -> Non
         facts={key: value for key, value in settings.items() if key not in common},
         **common,
     )
+    write_json(folder / PREPARED_FILE, {"sha256": sha256_file(path)})
+
+
+def check_flows(folder: Path) -> None:
+    """Check that the flows of a seed were fitted to the styles that `prepare` wrote.
+
+    Args:
+        folder: of the seed, with ``phase2/``.
+
+    Raises:
+        RuntimeError: Phase II gathered other styles, which are those of the source.
+    """
+    flows = folder / PHASE_TWO / "models" / "style_flows.pt"
+    used = read_manifest(flows)["made_from"]["statistics"]["sha256"]
+    if used != read_json(folder / PREPARED_FILE)["sha256"]:
+        raise RuntimeError(f"{flows}: was not fitted to the unseen domains' styles. Remove {folder}, and train again.")
 
 
 def _loaders(description: DatasetDescription, task: Task, settings: Mapping[str, Any]) -> dict[str, TrainingLoader]:
@@ -160,7 +182,7 @@ def _loaders(description: DatasetDescription, task: Task, settings: Mapping[str,
 def report(folder: Path = CELLS) -> str:
     """Return the table as Markdown: unseen Dice, and differences paired by case, over the seeds that were trained."""
     rows = []
-    for data, records in _with_references(folder).items():
+    for data, records in sorted(_with_references(folder).items()):
         cases = case_table(records)
         sources = list(dict.fromkeys(cases["source"]))
         for chosen in ([sources] if len(sources) > 1 else []) + [[source] for source in sources]:
@@ -178,21 +200,16 @@ def report(folder: Path = CELLS) -> str:
 
 def _with_references(folder: Path) -> dict[str, list[tuple[Cell, dict[str, Any]]]]:
     """Return the records of each data set with those of the compared methods of the same Phase I."""
-    found: dict[str, list[tuple[Cell, dict[str, Any]]]] = {}
-    for path in sorted(folder.glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        request = record["request"]
-        cell = Cell(request["source"], UNSEEN, request["seed"])
-        found.setdefault(record["dataset"], []).append((cell, record))
-    finished = methods.finished()
-    for data, records in found.items():
+    compared = methods.finished()
+    joined = {}
+    for (data, share), records in methods.finished(folder).items():
         begun = {(cell.source, cell.seed): record["phase1_sha256"] for cell, record in records}
-        records += [
+        joined[data] = [(Cell(cell.source, UNSEEN, cell.seed), record) for cell, record in records] + [
             (cell, record)
-            for cell, record in finished[data, 1.0]
+            for cell, record in compared.get((data, share), [])
             if cell.method in COLUMNS.values() and begun.get((cell.source, cell.seed)) == record["phase1_sha256"]
         ]
-    return found
+    return joined
 
 
 if __name__ == "__main__":

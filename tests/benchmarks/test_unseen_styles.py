@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import unseen_styles
+from benchmarks import methods, unseen_styles
 from benchmarks.methods import RECIPE
-from benchmarks.unseen_styles import CELLS, UNSEEN, main, prepare, report
+from benchmarks.unseen_styles import CELLS, UNSEEN, check_flows, main, prepare, report
 from mixstyleflow_monai.artifacts import read_manifest, write_json
 from mixstyleflow_monai.benchmark.plan import BASELINE, Cell
 from mixstyleflow_monai.data import load_dataset
-from mixstyleflow_monai.engines import style_statistics_file
 from mixstyleflow_monai.engines.style_statistics import load_statistics
+from mixstyleflow_monai.pipeline import run
+from tests.small_dataset import SMALL
 
 
 def record(method: str, seed: int, unseen: float, phase1: str = "a") -> dict[str, Any]:
@@ -31,46 +33,51 @@ def record(method: str, seed: int, unseen: float, phase1: str = "a") -> dict[str
 
 
 @pytest.fixture
-def prepared(finished_run: Path, discs: Path, tmp_path: Path) -> Path:
+def derived(discs: Path, tmp_path: Path) -> Path:
+    """Return a data set with the same cases in another file, as one derived for another source is."""
+    shutil.copytree(discs, tmp_path / "derived")
+    description = json.loads((tmp_path / "derived" / "dataset.json").read_text())
+    write_json(tmp_path / "derived" / "dataset.json", {**description, "processing": {"made_by": "this test"}})
+    return tmp_path / "derived"
+
+
+@pytest.fixture
+def prepared(finished_run: Path, derived: Path, tmp_path: Path) -> Path:
     """Return the folder of a seed whose Phase II has yet to fit flows to unseen domains."""
-    prepare(finished_run, tmp_path / "seed3", load_dataset(discs))
+    prepare(finished_run, tmp_path / "seed3", load_dataset(derived))
     return tmp_path / "seed3"
 
 
-def test_flows_are_given_the_styles_of_unseen_domains_alone(prepared: Path, finished_run: Path, discs: Path) -> None:
+def test_flows_are_fitted_to_the_styles_of_unseen_domains_alone(
+    prepared: Path, finished_run: Path, derived: Path
+) -> None:
     path = prepared / "phase2" / "models" / "style_statistics.pt"
-    own = finished_run / "phase2" / "models" / "style_statistics.pt"
-    description = load_dataset(discs)
-    unseen = [case for case in description.datalist("test") if case["domain"] != description.source_domain]
-    passes = read_manifest(own)["settings"]["passes"]
-    whole_batches = passes * (2 * len(unseen)) // read_manifest(own)["settings"]["batch_size"]
-    level = min(load_statistics(own, "train"))
-    mean, _ = load_statistics(path, "train")[level]
-    assert len(mean) >= whole_batches > 0
-    assert not torch.allclose(mean.mean(0), load_statistics(own, "train")[level][0].mean(0), atol=1e-3)
-    assert not (prepared / "phase2" / "models" / "style_flows.pt").exists(), "they are yet to be fitted"
-    assert (prepared / "phase1" / "models" / "model.pt").read_bytes() == (
-        finished_run / "phase1" / "models" / "model.pt"
-    ).read_bytes()
+    before = path.read_bytes()
+    # Of the settings of which `finished_run` is; what phase 2 does not take for its own it gathers anew.
+    run(str(derived), str(prepared), phases=2, seed=3, **SMALL)
+    assert path.read_bytes() == before
+    check_flows(prepared)
+    description = load_dataset(derived)
+    assert read_manifest(path)["settings"]["dataset_sha256"] == description.sha256
+    of_unseen, of_source = (load_statistics(file, "validation") for file in (path, own_statistics(finished_run)))
+    level = min(of_source)
+    assert not torch.allclose(of_unseen[level][0].mean(0), of_source[level][0].mean(0), atol=1e-3)
+
+    flows = (prepared / "phase2" / "models" / "style_flows.pt").read_bytes()
+    prepare(finished_run, prepared, description)
+    assert (prepared / "phase2" / "models" / "style_flows.pt").read_bytes() == flows, "finished is left alone"
 
 
-def test_phase_two_takes_these_styles_for_its_own(prepared: Path, finished_run: Path) -> None:
-    models = prepared / "phase2" / "models"
-    settings = read_manifest(finished_run / "phase2" / "models" / "style_statistics.pt")["settings"]
-    assert read_manifest(models / "style_statistics.pt")["settings"] == settings
-    before = (models / "style_statistics.pt").read_bytes()
-    own = {name: settings[name] for name in ("levels", "passes", "noise_std", "seed", "batch_norm")}
-    network: Any = None  # which would be asked for if they were to be gathered
-    style_statistics_file(
-        models / "style_statistics.pt",
-        network=network,
-        network_path=models / "model.pt",
-        loaders={"train": network},
-        device="cpu",
-        facts={key: value for key, value in settings.items() if key not in own},
-        **own,
-    )
-    assert (models / "style_statistics.pt").read_bytes() == before
+def test_flows_of_other_styles_are_told(prepared: Path, finished_run: Path, discs: Path) -> None:
+    # As if another data set had been prepared for: phase 2 gathers the source's styles then.
+    run(str(discs), str(prepared), phases=2, seed=3, **SMALL)
+    with pytest.raises(RuntimeError, match="was not fitted to the unseen domains' styles"):
+        check_flows(prepared)
+
+
+def own_statistics(folder: Path) -> Path:
+    """Return the styles of a run's Phase II."""
+    return folder / "phase2" / "models" / "style_statistics.pt"
 
 
 def test_table_sets_them_beside_methods_of_the_same_phase_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +88,8 @@ def test_table_sets_them_beside_methods_of_the_same_phase_one(tmp_path: Path, mo
         record("permuted_flow_and_image_styles", 3, 20.0, phase1="b"),
     ]
     cells = [(Cell("home", r["request"]["method"], r["request"]["seed"]), r) for r in others]
-    monkeypatch.setattr(unseen_styles.methods, "finished", lambda: {("discs", 1.0): cells})
+    read = methods.finished
+    monkeypatch.setattr(methods, "finished", lambda *folder: read(*folder) if folder else {("discs", 1.0): cells})
     write_json(tmp_path / "cell.json", record(RECIPE, 3, 75.0))
     header, _, row = report(tmp_path).splitlines()
     values = dict(zip(header.split(" | "), row.split(" | "), strict=True))
@@ -98,10 +106,9 @@ def test_committed_cells_are_told_apart_from_those_of_the_source_alone() -> None
     assert {json.loads(path.read_text())["styles_of"] for path in paths} == {"unseen domains"}
 
 
-def test_what_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_there_is_told(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="no comparison 'prostate_phantom_10', allowed: white_cells"):
         main(output=str(tmp_path), tasks="prostate_phantom_10")
-    write_json(tmp_path / "dataset.json", {"source_domain": "home"})
-    monkeypatch.setattr(unseen_styles, "dataset_of", lambda name, images, output: tmp_path)
+    monkeypatch.setattr(unseen_styles, "dataset_of", lambda name, images, output: discs)
     with pytest.raises(FileNotFoundError, match=r"nuclei: no training of seed 3; benchmarks\.methods trains one"):
         main(output=str(tmp_path), tasks="nuclei")
