@@ -112,7 +112,7 @@ def run(
         code = 0
         for group, methods in groups.items():
             training = VARIANTS[group].training if group in VARIANTS else {}
-            _lend(output / name, folder / group, training, seeds)
+            lend(output / name, folder / group, training, seeds)
             code |= benchmark(
                 str(dataset),
                 str(folder / group),
@@ -140,8 +140,15 @@ def _bundles(folder: Path, variants: Sequence[str]) -> Path:
     return folder
 
 
-def _lend(trained: Path, folder: Path, training: Mapping[str, Any], seeds: Sequence[int]) -> None:
-    """Copy finished trainings of `benchmarks.methods` that are the same here, so that they are not repeated."""
+def lend(trained: Path, folder: Path, training: Mapping[str, Any], seeds: Sequence[int]) -> None:
+    """Copy finished trainings of `benchmarks.methods` that are the same here, so that they are not repeated.
+
+    Args:
+        trained: its folder of a comparison.
+        folder: that of the benchmark to come.
+        training: settings of `benchmark` that are other ones here.
+        seeds: of which trainings are lent.
+    """
     changed = {key.partition(":")[0] for key in training}
     wanted = [] if "phase1" in changed else [PHASE_ONE]
     wanted += [] if {"phase1", "phase2"} & changed else [PHASE_TWO]

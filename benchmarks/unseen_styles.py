@@ -9,7 +9,6 @@ every case, are in ``benchmarks/unseen_style_cells``, away from those of trainin
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pandas as pd
 import torch
 
 from benchmarks import methods
+from benchmarks.factors import lend
 from benchmarks.methods import CONTROL, FLOWS, RECIPE, SETTINGS, common_settings, dataset_of, words
 from mixstyleflow_monai.artifacts import manifest_path, read_manifest, sha256_file, write_json
 from mixstyleflow_monai.benchmark import benchmark
@@ -86,7 +86,9 @@ def run(name: str, images: Path | None, output: Path, seeds: Sequence[int], jobs
     description = load_dataset(str(dataset))
     folder = output / "unseen_styles" / name
     trainings = folder / "trainings"
+    other = {"phase2:temperatures": TEMPERATURES}
     with only_one(folder):
+        lend(output / name, trainings, other, seeds)
         for seed in seeds:
             trained = sorted((output / name).glob(f"*/seed{seed}/{PHASE_TWO}"))
             if not trained:
@@ -98,7 +100,7 @@ def run(name: str, images: Path | None, output: Path, seeds: Sequence[int], jobs
                 prepare(
                     phase2.parent, trainings / phase2.parent.relative_to(output / name), load_dataset(str(of_source))
                 )
-        settings = {**common_settings(SETTINGS[name]), "phase2:temperatures": TEMPERATURES}
+        settings = {**common_settings(SETTINGS[name]), **other}
         sources = SETTINGS[name].sources
         code = benchmark(
             str(dataset), str(trainings), methods=(RECIPE,), seeds=list(seeds), sources=sources, jobs=jobs, **settings
@@ -112,41 +114,34 @@ def run(name: str, images: Path | None, output: Path, seeds: Sequence[int], jobs
 
 
 def prepare(trained: Path, folder: Path, description: DatasetDescription) -> None:
-    """Lend a finished Phase I, and write the styles of the unseen domains where Phase II looks for those of the source.
+    """Write the styles of the unseen domains where Phase II looks for those of the source.
 
     Args:
-        trained: folder of a seed, with ``phase1/`` and ``phase2/``.
-        folder: the same for the trainings to come; left alone once its flows are there.
+        trained: folder of a seed, with ``phase2/``.
+        folder: the same for the trainings to come, with ``phase1/``; left alone once its flows are there.
         description: data set that Phase II is to be trained on, with the source of ``trained``.
     """
-    if manifest_path(folder / PHASE_TWO / "models" / "style_flows.pt").is_file():
+    statistics = folder / PHASE_TWO / "models" / "style_statistics.pt"
+    if manifest_path(statistics.with_name("style_flows.pt")).is_file():
         return
-    if not (folder / PHASE_ONE).exists():
-        partial = folder / f".partial-{PHASE_ONE}"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(trained / PHASE_ONE, partial, ignore=shutil.ignore_patterns("checkpoints", "panels"))
-        partial.rename(folder / PHASE_ONE)
-    models = folder / PHASE_TWO / "models"
-    models.mkdir(parents=True, exist_ok=True)
-    for name in ("model.pt", "model.manifest.json"):
-        shutil.copyfile(trained / PHASE_TWO / "models" / name, models / name)
+    network_path = folder / PHASE_ONE / "models" / "model.pt"
     # What phase 2 compares before it takes a file for its own.
     settings = read_manifest(trained / PHASE_TWO / "models" / "style_statistics.pt")["settings"]
     settings = {**settings, "dataset_sha256": description.sha256}
-    task = Task.from_model(models / "model.pt")
+    task = Task.from_model(network_path)
     network = DualDecoderNet(**task.network_settings())
-    load_network(network, models / "model.pt")
+    load_network(network, network_path)
     common = {name: settings[name] for name in ("levels", "passes", "noise_std", "seed", "batch_norm")}
-    path = style_statistics_file(
-        models / "style_statistics.pt",
+    style_statistics_file(
+        statistics,
         network=network,
-        network_path=models / "model.pt",
+        network_path=network_path,
         loaders=_loaders(description, task, settings),
         device=torch.device("cpu"),
         facts={key: value for key, value in settings.items() if key not in common},
         **common,
     )
-    write_json(folder / PREPARED_FILE, {"sha256": sha256_file(path)})
+    write_json(folder / PREPARED_FILE, {"sha256": sha256_file(statistics)})
 
 
 def check_flows(folder: Path) -> None:
@@ -167,11 +162,7 @@ def check_flows(folder: Path) -> None:
 def _loaders(description: DatasetDescription, task: Task, settings: Mapping[str, Any]) -> dict[str, TrainingLoader]:
     """Return loaders like those of phase 2, of the test cases of all unseen domains."""
     unseen = [case for case in description.datalist("test") if case["domain"] != description.source_domain]
-    plain: dict[str, Any] = {
-        "transform": task.training_preprocessing(),
-        "slices": settings["slices"],
-        "cache_rate": 1.0,
-    }
+    plain: dict[str, Any] = {"transform": task.training_preprocessing(), "slices": settings["slices"]}
     augmented = {**plain, "augmentation": task.training_augmentation(settings["augmentation"]), "keep_plain": True}
     return {
         name: TrainingLoader(SliceDataset(unseen, **options), settings["batch_size"], seed=settings["seed"])

@@ -51,6 +51,7 @@ def test_overrides_go_to_the_phases_that_know_them() -> None:
         (3, "num_workers", "abc", r"num_workers='abc' \(phase 3\): expected a whole number of at least 0"),
         (3, "learning_rate", float("nan"), r"learning_rate=nan \(phase 3\): expected a number above 0"),
         (3, "seed", 1.5, r"seed=1\.5 \(phase 3\): expected a whole number"),
+        (3, "optimizer#lr", "foo", "--phase3:optimizer#lr foo: expected a number"),
     ],
 )
 def test_values_that_a_later_phase_refuses_are_told_first(

@@ -44,6 +44,7 @@ def derived(discs: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def prepared(finished_run: Path, derived: Path, tmp_path: Path) -> Path:
     """Return the folder of a seed whose Phase II has yet to fit flows to unseen domains."""
+    shutil.copytree(finished_run / "phase1", tmp_path / "seed3" / "phase1")
     prepare(finished_run, tmp_path / "seed3", load_dataset(derived))
     return tmp_path / "seed3"
 
